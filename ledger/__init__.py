@@ -1,0 +1,1 @@
+"""Accounts, transfers, receipts, settlement and the public log; never knows networks."""

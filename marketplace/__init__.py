@@ -1,0 +1,1 @@
+"""Quotes, leases, accounts and payments; never sees an activation."""

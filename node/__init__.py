@@ -1,0 +1,1 @@
+"""A node: serves shards, drives sessions, or both."""

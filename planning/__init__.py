@@ -1,0 +1,1 @@
+"""Pure search and policy: values in, values out."""

@@ -1,0 +1,1 @@
+"""Authenticated connections between peers; knows nothing of models or money."""
