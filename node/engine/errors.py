@@ -1,0 +1,52 @@
+"""The engine's branch of the error tree.
+
+EngineError
+├─ ModelNotFound        no directory of that name or path
+├─ ModelUnsupported     the family or its settings cannot be served exactly
+├─ ShardMismatch        weights missing, or the span does not fit the model
+├─ WeightsCorrupt       a tensor's hash differs from the manifest
+├─ OutOfKV              the KV budget cannot hold the sequence; nothing was opened
+├─ StepInvalid          one item of a batch was refused; the others ran
+└─ EngineDied           the worker process is gone; every open sequence is lost
+"""
+
+from protocol.errors import EngineError
+
+__all__ = [
+    "EngineDied",
+    "EngineError",
+    "ModelNotFound",
+    "ModelUnsupported",
+    "OutOfKV",
+    "ShardMismatch",
+    "StepInvalid",
+    "WeightsCorrupt",
+]
+
+
+class ModelNotFound(EngineError):
+    """No model of that name or path is on this machine."""
+
+
+class ModelUnsupported(EngineError):
+    """The family, or a setting of it, cannot be served exactly; the message says which."""
+
+
+class ShardMismatch(EngineError):
+    """Weights are missing, or the span does not fit the model."""
+
+
+class WeightsCorrupt(EngineError):
+    """A file's bytes are not those the manifest names."""
+
+
+class OutOfKV(EngineError):
+    """The KV budget cannot hold the sequence; nothing was opened."""
+
+
+class StepInvalid(EngineError):
+    """One item of a batch was refused (position, shape, token id); the others ran."""
+
+
+class EngineDied(EngineError):
+    """The worker process is gone and every open sequence with it; sessions may be repaired."""
