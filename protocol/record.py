@@ -73,7 +73,7 @@ def decode_fields(kind: type[T], data: object) -> T:
     """
     if not isinstance(data, dict):
         raise RemoteProtocolError(f"{kind.__name__} must be a map.")
-    fields = _field_types(kind)
+    fields = _field_types(typing.cast("type[Any]", kind))
     unknown = set(data) - set(fields)
     if unknown:
         raise RemoteProtocolError(
@@ -91,32 +91,8 @@ def _refuse_tag(*_: object) -> typing.NoReturn:
 
 
 # cbor2 has built-in decoders for these tags; some of them (regex, MIME) do real work.
-_NO_TAGS: Mapping[int, Any] = {
-    tag: _refuse_tag
-    for tag in (
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        28,
-        29,
-        30,
-        35,
-        36,
-        37,
-        52,
-        54,
-        100,
-        258,
-        260,
-        261,
-        1004,
-        43000,
-        55799,
-    )
-}
+_TAGS = (0, 1, 2, 3, 4, 5, 28, 29, 30, 35, 36, 37, 52, 54, 100, 258, 260, 261, 1004, 43000, 55799)
+_NO_TAGS: Mapping[int, Any] = dict.fromkeys(_TAGS, _refuse_tag)
 
 
 def _plain(value: object) -> object:
@@ -137,7 +113,7 @@ def _plain(value: object) -> object:
 
 
 @functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
+def _field_types(kind: type[Any]) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise LocalProtocolError(f"{kind.__name__} is not a record.")
     hints = typing.get_type_hints(kind)
