@@ -73,7 +73,7 @@ def decode_fields(kind: type[T], data: object) -> T:
     """
     if not isinstance(data, dict):
         raise RemoteProtocolError(f"{kind.__name__} must be a map.")
-    fields = _field_types(typing.cast("type[Any]", kind))
+    fields = _field_types(kind)
     unknown = set(data) - set(fields)
     if unknown:
         raise RemoteProtocolError(
@@ -113,7 +113,7 @@ def _plain(value: object) -> object:
 
 
 @functools.cache
-def _field_types(kind: type[Any]) -> dict[str, Any]:
+def _field_types(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise LocalProtocolError(f"{kind.__name__} is not a record.")
     hints = typing.get_type_hints(kind)

@@ -1,0 +1,92 @@
+"""Receipt: what one hop has carried under one lease *so far*.
+
+Cumulative and signed by the payer key: the one with the largest sequence counts, so replaying an
+old one, or handing in the same twice, is worth nothing. The hop's countersignature over the very
+envelope makes it a co-signed receipt: both sides are bound to the same bytes.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from protocol.envelope import Envelope, open_envelope
+from protocol.errors import LimitExceeded, RemoteProtocolError, WrongSigner
+from protocol.identity import KeyPair, PeerId, verify
+from protocol.lease import ID_BYTES, Lease
+from protocol.money import Nanos, Work
+from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
+
+__all__ = ["CosignedReceipt", "Receipt", "cosign", "open_receipt"]
+
+HASH_BYTES = 32
+_COSIGN_DOMAIN = b"piecework/cosign/v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Signed by the lease's payer key. Hashes are the rolling hashes of the two links."""
+
+    DOMAIN: ClassVar[str] = "piecework/receipt/v1"
+
+    lease_id: bytes
+    sequence: int
+    """1, 2, 3 … within the lease."""
+    steps: int
+    """Steps covered; both links' hashes are taken after this many."""
+    tokens: int
+    """Rows that entered the hop over those steps."""
+    work: Work
+    amount_nanos: Nanos
+    link_in_hash: bytes
+    link_out_hash: bytes
+    final: bool
+    """The session is over; nothing follows."""
+
+    def __post_init__(self) -> None:
+        if len(self.lease_id) != ID_BYTES or self.sequence <= 0:
+            raise RemoteProtocolError("A receipt names a lease and counts from 1.")
+        if min(self.steps, self.tokens, self.amount_nanos) < 0:
+            raise RemoteProtocolError("A receipt's counts are not negative.")
+        if len(self.link_in_hash) != HASH_BYTES or len(self.link_out_hash) != HASH_BYTES:
+            raise RemoteProtocolError("Link hashes have 32 bytes.")
+
+
+@dataclass(frozen=True, slots=True)
+class CosignedReceipt:
+    """The payer's envelope as it came, and the hop's signature over it."""
+
+    envelope: bytes
+    countersignature: bytes
+
+    def encode(self) -> bytes:
+        return encode_canonical(encode_fields(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> "CosignedReceipt":
+        return decode_fields(cls, decode_canonical(data))
+
+    def open(self, lease: Lease) -> Receipt:
+        """Verify both signatures and the amount against the lease, then give the receipt."""
+        verify(lease.provider.public_key, _COSIGN_DOMAIN + self.envelope, self.countersignature)
+        return open_receipt(self.envelope, lease)
+
+
+def open_receipt(data: bytes, lease: Lease) -> Receipt:
+    """Verify a payer's receipt against its lease: signer, lease, and exact amount.
+
+    Raises RemoteProtocolError, SignatureInvalid, WrongSigner or LimitExceeded.
+    """
+    envelope = Envelope.decode(data)
+    receipt = open_envelope(Receipt, envelope, signer=PeerId(lease.payer_key))
+    if receipt.lease_id != lease.lease_id:
+        raise WrongSigner("The receipt names another lease.")
+    expected = lease.amount_for(receipt.work)
+    if receipt.amount_nanos != expected:
+        raise LimitExceeded(
+            f"The receipt says {receipt.amount_nanos} nanos; its work is worth {expected}."
+        )
+    return receipt
+
+
+def cosign(envelope: bytes, key: KeyPair) -> CosignedReceipt:
+    """The hop's own signature under a receipt it has verified."""
+    return CosignedReceipt(envelope, key.sign(_COSIGN_DOMAIN + envelope))
