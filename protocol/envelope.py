@@ -40,7 +40,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A record's bytes with its signer and signature. Trust nothing in it before `open_envelope`."""
+    """A record's bytes, signer and signature. Trust nothing in it before `open_envelope`."""
 
     domain: str
     payload: bytes
