@@ -73,7 +73,7 @@ def decode_fields(kind: type[T], data: object) -> T:
     """
     if not isinstance(data, dict):
         raise RemoteProtocolError(f"{kind.__name__} must be a map.")
-    fields = _field_types(typing.cast(Any, kind))
+    fields = _field_types(typing.cast("Any", kind))
     unknown = set(data) - set(fields)
     if unknown:
         raise RemoteProtocolError(

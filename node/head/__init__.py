@@ -1,0 +1,1 @@
+"""The head: drives sessions. Tokenizes, opens a route, steps, samples, signs receipts."""
