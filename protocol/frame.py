@@ -1,0 +1,407 @@
+"""The session protocol, on one page: how head and hops talk on a stream.
+
+Flow, for a route head → hop 0 → … → hop n-1 → head:
+
+    head → every hop   OPEN      on a stream of its own; the hop checks the lease, reserves KV
+    hop k → hop k+1    ATTACH    hop k opens the link stream; hop k+1 matches it to the OPEN
+    hop k+1 → hop k    OPENED    the link stands
+    hop k → head       OPENED    this hop and its link are ready
+    head → hop 0       STEP      rows to run; hop k sends on the result as STEP on its link
+    hop n-1 → head     RESULT    the wanted rows, on the head's own stream to the last hop
+    hop k → head       METER     at every window: what this hop has carried so far
+    head → hop k       RECEIPT   the payer's signature over it
+    hop k → head       ACK       the hop's countersignature
+    head → hop 0       TRUNCATE  forget rows; passed on along the links, in order with the steps
+    head → every hop   CLOSE     free everything; a last METER follows
+    either             ERROR     why it is over
+
+A frame travels length-prefixed (transport); its first byte is the type. STEP and RESULT have the
+fixed layout below; TRUNCATE too; all others are one canonical CBOR map. Unknown types are skipped.
+Bytes behind a known layout belong to its payload. All integers big-endian.
+
+    STEP 0x04, RESULT 0x05                         TRUNCATE 0x06
+    0   1 type                                     0   1 type, 3 zero
+    1   1 kind    1 prefill 2 decode 3 verify      4  16 session
+    2   1 content 0 tokens 1 fp32 2 bf16           20  4 epoch
+    3   1 zero                                     24  4 position
+    4  16 session
+    20  4 epoch
+    24  4 position   of the first row
+    28  2 count      rows of the step
+    30  2 wanted     trailing rows whose output the head wants
+    32  4 hidden     hidden size; 0 for tokens
+    36 32 SHA-256 of the payload
+    68    payload: rows × hidden × element, or rows × int32 little-endian
+          a STEP has `count` rows, a RESULT `wanted`
+
+Version history: 1 (this page). REPLAY (0x07) is reserved for the repair of sessions.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+from protocol.errors import ErrorCode, RemoteProtocolError
+from protocol.identity import PUBLIC_KEY_BYTES, PeerId
+from protocol.lease import ID_BYTES
+from protocol.limits import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, HOPS_MAX, STEP_TOKENS_MAX
+from protocol.money import Work
+from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
+from protocol.route import Span
+from protocol.sampling import SamplingParameters
+from protocol.tensor import TensorHeader, WireDtype, payload_hash
+
+__all__ = [
+    "PROTOCOL",
+    "Ack",
+    "Attach",
+    "Close",
+    "ErrorFrame",
+    "Frame",
+    "FrameType",
+    "Meter",
+    "Open",
+    "Opened",
+    "ReceiptFrame",
+    "Result",
+    "Step",
+    "StepKind",
+    "Truncate",
+    "decode_frame",
+    "encode_frame",
+]
+
+PROTOCOL = "/piecework/session/1"
+TOKEN_BYTES = 4
+EPOCH_MAX = 2**32 - 1
+POSITION_MAX = 2**31 - 1
+_STEP = struct.Struct(">BBBx16sIIHHI32s")
+_TRUNCATE = struct.Struct(">B3x16sII")
+_CONTENT: dict[WireDtype | None, int] = {None: 0, WireDtype.FP32: 1, WireDtype.BF16: 2}
+_DTYPES = {code: dtype for dtype, code in _CONTENT.items()}
+
+
+class FrameType(IntEnum):
+    OPEN = 0x01
+    OPENED = 0x02
+    ATTACH = 0x03
+    STEP = 0x04
+    RESULT = 0x05
+    TRUNCATE = 0x06
+    REPLAY = 0x07
+    METER = 0x08
+    RECEIPT = 0x09
+    ACK = 0x0A
+    CLOSE = 0x0B
+    ERROR = 0x0C
+
+
+class StepKind(IntEnum):
+    PREFILL = 1
+    """A chunk of the prompt; `wanted` is 0 but for the last chunk."""
+    DECODE = 2
+    """One row, output wanted."""
+    VERIFY = 3
+    """The last accepted token and k drafted ones; every row wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """head → hop: begin a session here. `lease` is the marketplace's envelope, None on a LAN."""
+
+    session_id: bytes
+    epoch: int
+    hop_index: int
+    hop_count: int
+    previous: PeerId
+    next: PeerId
+    next_addresses: tuple[str, ...]
+    manifest_hash: bytes
+    span: Span
+    wire_dtype: WireDtype
+    sealed: bool
+    capacity_tokens: int
+    """Rows the session may hold; KV is reserved for them."""
+    sampling: SamplingParameters | None
+    """For the last hop of an open route, which samples."""
+    lease: bytes | None
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+        if not 0 <= self.hop_index < self.hop_count <= HOPS_MAX or len(self.span) == 0:
+            raise RemoteProtocolError("OPEN names a hop that is not on its route.")
+        if not 0 < self.capacity_tokens <= POSITION_MAX:
+            raise RemoteProtocolError("OPEN asks for an absurd capacity.")
+
+    @property
+    def is_last(self) -> bool:
+        return self.hop_index == self.hop_count - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """hop → head, or hop k+1 → hop k on a link: ready. Tells how the way onward travels."""
+
+    session_id: bytes
+    epoch: int
+    hop_index: int
+    backend: str
+    path_kind: str
+    """PathKind of the link this hop sends on."""
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """hop k → hop k+1, first on the link stream: these steps belong to that session."""
+
+    session_id: bytes
+    epoch: int
+    hop_index: int
+    """Of the receiver."""
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Rows to run. `dtype` None: the payload is token ids. See the layout above."""
+
+    session_id: bytes
+    epoch: int
+    kind: StepKind
+    position: int
+    count: int
+    wanted: int
+    dtype: WireDtype | None
+    hidden_size: int
+    payload: bytes
+    payload_sha256: bytes
+
+    def __post_init__(self) -> None:
+        _check_rows(self, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The wanted rows of a step, back at the head; same layout as Step."""
+
+    session_id: bytes
+    epoch: int
+    kind: StepKind
+    position: int
+    count: int
+    wanted: int
+    dtype: WireDtype | None
+    hidden_size: int
+    payload: bytes
+    payload_sha256: bytes
+
+    def __post_init__(self) -> None:
+        _check_rows(self, self.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Forget every row at or after `position`."""
+
+    session_id: bytes
+    epoch: int
+    position: int
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+        if not 0 <= self.position <= POSITION_MAX:
+            raise RemoteProtocolError("TRUNCATE to an absurd position.")
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """hop → head: what this hop has carried so far, and the hashes of its two links."""
+
+    session_id: bytes
+    epoch: int
+    steps: int
+    tokens: int
+    work: Work
+    link_in_hash: bytes
+    link_out_hash: bytes
+    final: bool
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+        if min(self.steps, self.tokens) < 0 or {
+            len(self.link_in_hash),
+            len(self.link_out_hash),
+        } != {32}:
+            raise RemoteProtocolError("METER with a negative count or a short hash.")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFrame:
+    """head → hop: the payer's signed receipt, as an encoded envelope."""
+
+    session_id: bytes
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """hop → head: the hop's countersignature under the receipt of that sequence."""
+
+    session_id: bytes
+    sequence: int
+    countersignature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """head → hop: the session is over; free its KV now. `cancelled` tells a stop from an end.
+
+    `steps`: how many results have reached the head. The hop's last METER is taken as of that
+    step, so that nothing is billed that did not arrive.
+    """
+
+    session_id: bytes
+    epoch: int
+    steps: int
+    cancelled: bool
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+        if self.steps < 0:
+            raise RemoteProtocolError("CLOSE counts steps from 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFrame:
+    """Either side: why this stream is over. The message is for people; the code is for code."""
+
+    session_id: bytes
+    code: ErrorCode
+    message: str
+
+
+Frame = (
+    Open
+    | Opened
+    | Attach
+    | Step
+    | Result
+    | Truncate
+    | Meter
+    | ReceiptFrame
+    | Ack
+    | Close
+    | ErrorFrame
+)
+_CONTROL: dict[FrameType, type[Frame]] = {
+    FrameType.OPEN: Open,
+    FrameType.OPENED: Opened,
+    FrameType.ATTACH: Attach,
+    FrameType.METER: Meter,
+    FrameType.RECEIPT: ReceiptFrame,
+    FrameType.ACK: Ack,
+    FrameType.CLOSE: Close,
+    FrameType.ERROR: ErrorFrame,
+}
+_CONTROL_TYPES = {kind: frame_type for frame_type, kind in _CONTROL.items()}
+
+
+def encode_frame(frame: Frame) -> tuple[bytes, ...]:
+    """The frame as parts to send one after another; a payload is passed on, not copied."""
+    match frame:
+        case Step() | Result():
+            header = _STEP.pack(
+                FrameType.STEP if isinstance(frame, Step) else FrameType.RESULT,
+                frame.kind,
+                _CONTENT[frame.dtype],
+                frame.session_id,
+                frame.epoch,
+                frame.position,
+                frame.count,
+                frame.wanted,
+                frame.hidden_size,
+                frame.payload_sha256,
+            )
+            return header, frame.payload
+        case Truncate():
+            return (
+                _TRUNCATE.pack(FrameType.TRUNCATE, frame.session_id, frame.epoch, frame.position),
+            )
+    body = encode_canonical(encode_fields(frame))
+    return (bytes((_CONTROL_TYPES[type(frame)],)) + body,)
+
+
+def decode_frame(data: bytes) -> Frame | None:
+    """A stranger's frame, checked in every field; None for a type we do not know.
+
+    Raises RemoteProtocolError for anything malformed, and when a payload is not what its hash
+    says.
+    """
+    if not 0 < len(data) <= FRAME_BYTES_MAX:
+        raise RemoteProtocolError(f"A frame of {len(data)} bytes is empty or above the limit.")
+    match data[0]:
+        case FrameType.STEP:
+            return _decode_rows(Step, data)
+        case FrameType.RESULT:
+            return _decode_rows(Result, data)
+        case FrameType.TRUNCATE:
+            if len(data) < _TRUNCATE.size:
+                raise RemoteProtocolError("TRUNCATE is too short.")
+            _, session_id, epoch, position = _TRUNCATE.unpack_from(data)
+            return Truncate(session_id, epoch, position)
+        case known if known in _CONTROL:
+            body = decode_canonical(data[1:], size_max=CONTROL_BYTES_MAX)
+            return decode_fields(_CONTROL[FrameType(known)], body)
+    return None
+
+
+Rows = TypeVar("Rows", Step, Result)
+
+
+def _decode_rows(kind: type[Rows], data: bytes) -> Rows:
+    if len(data) < _STEP.size:
+        raise RemoteProtocolError(f"{kind.__name__} is shorter than its header.")
+    _, step_kind, content, session_id, epoch, position, count, wanted, hidden_size, digest = (
+        _STEP.unpack_from(data)
+    )
+    if step_kind not in StepKind.__members__.values() or content not in _DTYPES:
+        raise RemoteProtocolError(f"{kind.__name__} of an unknown kind or content.")
+    payload = data[_STEP.size :]
+    if payload_hash(payload) != digest:
+        raise RemoteProtocolError(f"{kind.__name__}: the payload does not match its hash.")
+    return kind(
+        session_id, epoch, StepKind(step_kind), position, count, wanted,
+        _DTYPES[content], hidden_size, payload, digest,
+    )  # fmt: skip
+
+
+def _check_rows(frame: Step | Result, rows: int) -> None:
+    _check_session(frame.session_id, frame.epoch)
+    if not 0 < frame.count <= STEP_TOKENS_MAX or not 0 <= frame.wanted <= frame.count:
+        raise RemoteProtocolError("A step's row counts are out of range.")
+    if not 0 <= frame.position <= POSITION_MAX:
+        raise RemoteProtocolError("A step's position is out of range.")
+    if frame.dtype is None:
+        expected = rows * TOKEN_BYTES
+    else:
+        expected = TensorHeader(rows, frame.hidden_size, frame.dtype).size_bytes
+    if len(frame.payload) != expected:
+        raise RemoteProtocolError(
+            f"A payload of {len(frame.payload)} bytes should have {expected}."
+        )
+
+
+def _check_session(session_id: bytes, epoch: int) -> None:
+    if len(session_id) != ID_BYTES or not 0 <= epoch <= EPOCH_MAX:
+        raise RemoteProtocolError("A session id has 16 bytes and an epoch 32 bits.")
+
+
+# held here so that a change of either size is seen beside the layouts that depend on it
+assert _STEP.size == 68
+assert PUBLIC_KEY_BYTES == 32

@@ -1,0 +1,229 @@
+"""One session as its head sees it: steps on their way round, and what each hop may be paid.
+
+The head never sees what travels between two hops, yet it signs for it. So every hop meters its own
+work and the hashes of both its links; the head computes the work itself (it follows from rows and
+shapes), and compares each link's hash as told by its two ends. Only what agrees, and only steps
+whose result has arrived, is signed.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from protocol.errors import ErrorCode, HopFailed, LocalProtocolError, RemoteProtocolError
+from protocol.frame import TOKEN_BYTES, Close, Meter, Opened, Result, StepKind, Truncate
+from protocol.money import Work
+from protocol.route import Route
+from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
+from protocol.tensor import LINK_HASH_START, WireDtype, extend_link_hash
+
+__all__ = ["HeadSession", "StepTicket"]
+
+UNPAID_STEPS_MAX = 4096
+"""Steps whose totals are kept while meters are outstanding; a window is far fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTicket:
+    """A step on its way round; its result must match."""
+
+    position: int
+    count: int
+    wanted: int
+    kind: StepKind
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What the head knows after a number of results: work per hop, hashes of its own two links."""
+
+    tokens: int
+    work: tuple[Work, ...]
+    first_link_hash: bytes
+    last_link_hash: bytes
+
+
+class HeadSession:
+    """State of one session at its head. `metered` where hops are paid."""
+
+    def __init__(
+        self,
+        session_id: bytes,
+        route: Route,
+        *,
+        hidden_size: int,
+        wire_dtype: WireDtype,
+        metered: bool,
+        epoch: int = 0,
+    ) -> None:
+        self.session_id = session_id
+        self.route = route
+        self.epoch = epoch
+        self.state = SessionState.OPENING
+        self.position = 0
+        """Where the next step begins."""
+        self.results = 0
+        """Steps whose result has arrived."""
+        self._hidden_size = hidden_size
+        self._wire_dtype = wire_dtype
+        self._metered = metered
+        self._opened: dict[int, Opened] = {}
+        self._in_flight: deque[StepTicket] = deque()
+        self._sent_hashes: deque[bytes] = deque()
+        start = _Totals(0, tuple(Work() for _ in route.hops), LINK_HASH_START, LINK_HASH_START)
+        self._totals: dict[int, _Totals] = {0: start}
+        self._meters: dict[int, dict[int, Meter]] = {}
+
+    @property
+    def opened(self) -> tuple[Opened, ...]:
+        """Every hop's answer, in the route's order; complete once READY."""
+        return tuple(self._opened[index] for index in sorted(self._opened))
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def accept_opened(self, hop_index: int, frame: Opened) -> bool:
+        """A hop is ready; True when all are."""
+        if (frame.session_id, frame.epoch) != (self.session_id, self.epoch):
+            raise RemoteProtocolError("OPENED names another session or epoch.")
+        if frame.hop_index != hop_index or hop_index in self._opened:
+            raise RemoteProtocolError(f"OPENED came from hop {hop_index} out of turn.")
+        self._opened[hop_index] = frame
+        if len(self._opened) < len(self.route.hops):
+            return False
+        self.state = advance("head", self.state, Event.OPENED)
+        return True
+
+    def send_step(
+        self, kind: StepKind, count: int, wanted: int, payload_sha256: bytes
+    ) -> StepTicket:
+        """Account for a step that is about to leave, and say where it stands."""
+        self.state = advance("head", self.state, Event.STEP, ours=True)
+        if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
+            raise LocalProtocolError("Too many steps on their way round.")
+        ticket = StepTicket(self.position, count, wanted, kind)
+        self._in_flight.append(ticket)
+        self._sent_hashes.append(payload_sha256)
+        self.position += count
+        return ticket
+
+    def accept_result(self, result: Result) -> StepTicket | None:
+        """Match a result to the oldest step on its way; None if its epoch is void."""
+        if result.session_id != self.session_id or result.epoch > self.epoch:
+            raise RemoteProtocolError("The result belongs to another session or epoch.")
+        if result.epoch < self.epoch:
+            return None
+        self.state = advance("head", self.state, Event.RESULT)
+        if not self._in_flight:
+            raise RemoteProtocolError("A result came for which there was no step.")
+        ticket = self._in_flight[0]
+        expected_dtype = self._wire_dtype if self.route.sealed else None
+        if (result.position, result.count, result.wanted, result.kind, result.dtype) != (
+            ticket.position, ticket.count, ticket.wanted, ticket.kind, expected_dtype,
+        ) or (expected_dtype is not None and result.hidden_size != self._hidden_size):  # fmt: skip
+            raise RemoteProtocolError("The result does not match the step that was sent.")
+        self._in_flight.popleft()
+        self._count(ticket, result)
+        return ticket
+
+    def send_truncate(self, position: int) -> Truncate:
+        """Take rows back; only with nothing in flight, for late results would be ambiguous."""
+        self.state = advance("head", self.state, Event.TRUNCATE, ours=True)
+        if self._in_flight or not 0 <= position <= self.position:
+            raise LocalProtocolError("Truncate only behind the last result.")
+        self.position = position
+        return Truncate(self.session_id, self.epoch, position)
+
+    def accept_meter(self, hop_index: int, meter: Meter) -> None:
+        """Keep a hop's meter until it can be compared; see `payable`."""
+        if (meter.session_id, meter.epoch) != (self.session_id, self.epoch) or not self._metered:
+            raise RemoteProtocolError("METER for another session or epoch, or without a lease.")
+        self.state = advance("head", self.state, Event.METER)
+        if self.state is SessionState.CLOSING and not meter.final:
+            return  # of a window that the final meters cover
+        if meter.steps > self.results + STEPS_IN_FLIGHT_MAX:
+            raise RemoteProtocolError("METER for steps that were never sent.")
+        self._meters.setdefault(meter.steps, {})[hop_index] = meter
+
+    def payable(self) -> list[tuple[int, Meter]]:
+        """Meters that are complete over all hops, arrived, and agree: (hop index, meter).
+
+        Raises HopFailed when a hop claims other work than its steps, or when the two ends of a
+        link tell different hashes.
+        """
+        due: list[tuple[int, Meter]] = []
+        for steps in sorted(self._meters):
+            meters = self._meters[steps]
+            if steps > self.results or len(meters) < len(self.route.hops):
+                break
+            self._compare(steps, meters)
+            due.extend(sorted(meters.items()))
+            del self._meters[steps]
+            self._totals = {n: t for n, t in self._totals.items() if n >= steps}
+        return due
+
+    def close(self, *, cancelled: bool) -> Close:
+        """The CLOSE for every hop. Meters of windows that are not yet complete are dropped: the
+        final ones cover them."""
+        self.state = advance("head", self.state, Event.CLOSE, ours=True)
+        self._meters.clear()
+        return Close(self.session_id, self.epoch, self.results, cancelled)
+
+    def settled(self) -> None:
+        self.state = advance("head", self.state, Event.SETTLED, ours=True)
+
+    def fail(self) -> None:
+        self.state = advance("head", self.state, Event.FAIL, ours=True)
+
+    def _count(self, ticket: StepTicket, result: Result) -> None:
+        before = self._totals[self.results]
+        work = tuple(done + self._hop_work(index, ticket) for index, done in enumerate(before.work))
+        self.results += 1
+        self._totals[self.results] = _Totals(
+            before.tokens + ticket.count,
+            work,
+            extend_link_hash(before.first_link_hash, self._sent_hashes.popleft()),
+            extend_link_hash(before.last_link_hash, result.payload_sha256),
+        )
+        if not self._metered:
+            del self._totals[self.results - 1]
+        elif len(self._totals) > UNPAID_STEPS_MAX:
+            raise LocalProtocolError("Meters are outstanding for too many steps.")
+
+    def _hop_work(self, index: int, ticket: StepTicket) -> Work:
+        row = self._hidden_size * self._wire_dtype.element_bytes
+        last = index == len(self.route.hops) - 1
+        row_in = row if index > 0 or self.route.sealed else TOKEN_BYTES
+        row_out = row if not last or self.route.sealed else TOKEN_BYTES
+        return step_work(
+            ticket.kind,
+            ticket.count,
+            len(self.route.hops[index].span),
+            bytes_in=ticket.count * row_in,
+            bytes_out=(ticket.wanted if last else ticket.count) * row_out,
+        )
+
+    def _compare(self, steps: int, meters: dict[int, Meter]) -> None:
+        totals = self._totals[steps]
+        incoming = totals.first_link_hash
+        for index, hop in enumerate(self.route.hops):
+            meter = meters[index]
+            if meter.work != totals.work[index] or meter.tokens != totals.tokens:
+                raise HopFailed(
+                    index,
+                    hop.peer_id.short,
+                    ErrorCode.MALFORMED,
+                    "it metered other work than was done",
+                )
+            if meter.link_in_hash != incoming:
+                raise HopFailed(
+                    index, hop.peer_id.short, ErrorCode.MALFORMED,
+                    "the hash of its incoming link differs from what the sender tells",
+                )  # fmt: skip
+            incoming = meter.link_out_hash
+        if incoming != totals.last_link_hash:
+            last = len(self.route.hops) - 1
+            raise HopFailed(
+                last, self.route.hops[last].peer_id.short, ErrorCode.MALFORMED,
+                "it metered another output than arrived",
+            )  # fmt: skip
