@@ -7,6 +7,7 @@ whose result has arrived, is signed.
 """
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 
 from protocol.errors import ErrorCode, HopFailed, LocalProtocolError, RemoteProtocolError
@@ -145,16 +146,17 @@ class HeadSession:
             raise RemoteProtocolError("METER for steps that were never sent.")
         self._meters.setdefault(meter.steps, {})[hop_index] = meter
 
-    def payable(self) -> list[tuple[int, Meter]]:
+    def payable(self, *, gone: Set[int] = frozenset()) -> list[tuple[int, Meter]]:
         """Meters that are complete over all hops, arrived, and agree: (hop index, meter).
 
-        Raises HopFailed when a hop claims other work than its steps, or when the two ends of a
-        link tell different hashes.
+        Hops in `gone` are not waited for: what the others carried is still theirs, and a link
+        with one end left is taken at that end's word. Raises HopFailed when a hop claims other
+        work than its steps, or when the two ends of a link tell different hashes.
         """
         due: list[tuple[int, Meter]] = []
         for steps in sorted(self._meters):
             meters = self._meters[steps]
-            if steps > self.results or len(meters) < len(self.route.hops):
+            if steps > self.results or len(meters.keys() | gone) < len(self.route.hops):
                 break
             self._compare(steps, meters)
             due.extend(sorted(meters.items()))
@@ -205,25 +207,21 @@ class HeadSession:
 
     def _compare(self, steps: int, meters: dict[int, Meter]) -> None:
         totals = self._totals[steps]
-        incoming = totals.first_link_hash
-        for index, hop in enumerate(self.route.hops):
-            meter = meters[index]
+        incoming: bytes | None = totals.first_link_hash
+        for index in range(len(self.route.hops)):
+            meter = meters.get(index)
+            if meter is None:
+                incoming = None
+                continue
             if meter.work != totals.work[index] or meter.tokens != totals.tokens:
-                raise HopFailed(
-                    index,
-                    hop.peer_id.short,
-                    ErrorCode.MALFORMED,
-                    "it metered other work than was done",
-                )
-            if meter.link_in_hash != incoming:
-                raise HopFailed(
-                    index, hop.peer_id.short, ErrorCode.MALFORMED,
-                    "the hash of its incoming link differs from what the sender tells",
-                )  # fmt: skip
+                raise self._dishonest(index, "it metered other work than was done")
+            if incoming is not None and meter.link_in_hash != incoming:
+                raise self._dishonest(index, "its incoming link's hash is not the sender's")
             incoming = meter.link_out_hash
-        if incoming != totals.last_link_hash:
+        if incoming is not None and incoming != totals.last_link_hash:
             last = len(self.route.hops) - 1
-            raise HopFailed(
-                last, self.route.hops[last].peer_id.short, ErrorCode.MALFORMED,
-                "it metered another output than arrived",
-            )  # fmt: skip
+            raise self._dishonest(last, "it metered another output than arrived")
+
+    def _dishonest(self, index: int, reason: str) -> HopFailed:
+        peer = self.route.hops[index].peer_id.short
+        return HopFailed(index, peer, ErrorCode.MALFORMED, reason)

@@ -56,7 +56,6 @@ class HopSession:
         self._window_tokens = window_tokens
         self._credit_tokens = credit_tokens
         self._metered_tokens = 0
-        self._accepted_tokens = 0
         self._history: deque[_Carried] = deque([_Carried()], maxlen=HISTORY_MAX)
 
     @property
@@ -94,14 +93,17 @@ class HopSession:
                 code=ErrorCode.CONTEXT_TOO_LONG,
             )
         self.position += step.count
-        self._accepted_tokens += step.count
         return True
 
     def may_work(self) -> bool:
-        """Whether the credit covers everything accepted so far; else wait for a receipt."""
+        """Whether less than the credit is unpaid; else wait for a receipt.
+
+        The credit is at least a window, so whoever waits here has sent a METER to be paid for;
+        the most that is ever unpaid is the credit and one step.
+        """
         if self._credit_tokens is None:
             return True
-        return self._accepted_tokens - self.tokens_paid <= self._credit_tokens
+        return self.carried.tokens - self.tokens_paid < self._credit_tokens
 
     def complete_step(self, step: Step, *, bytes_out: int, digest_out: bytes) -> Meter | None:
         """Count a step that has left this hop; the METER if a window is full."""

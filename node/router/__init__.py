@@ -1,0 +1,1 @@
+"""Where a session runs: the one place where the private house and the paid pool differ."""
