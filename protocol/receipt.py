@@ -66,8 +66,12 @@ class CosignedReceipt:
 
     def open(self, lease: Lease) -> Receipt:
         """Verify both signatures and the amount against the lease, then give the receipt."""
-        verify(lease.provider.public_key, _COSIGN_DOMAIN + self.envelope, self.countersignature)
+        self.verify_provider(lease.provider)
         return open_receipt(self.envelope, lease)
+
+    def verify_provider(self, provider: PeerId) -> None:
+        """Raise SignatureInvalid unless that hop has signed under this very receipt."""
+        verify(provider.public_key, _COSIGN_DOMAIN + self.envelope, self.countersignature)
 
 
 def open_receipt(data: bytes, lease: Lease) -> Receipt:

@@ -7,18 +7,24 @@ EngineError
 ├─ WeightsCorrupt       a tensor's hash differs from the manifest
 ├─ OutOfKV              the KV budget cannot hold the sequence; nothing was opened
 ├─ StepInvalid          one item of a batch was refused; the others ran
+├─ StepCancelled        the sequence was closed or truncated before the step ran
+├─ QueueFull            more work waits than may; another hop may have room
+├─ BackendMissing       the backend's extra is not installed
 └─ EngineDied           the worker process is gone; every open sequence is lost
 """
 
 from protocol.errors import EngineError
 
 __all__ = [
+    "BackendMissing",
     "EngineDied",
     "EngineError",
     "ModelNotFound",
     "ModelUnsupported",
     "OutOfKV",
+    "QueueFull",
     "ShardMismatch",
+    "StepCancelled",
     "StepInvalid",
     "WeightsCorrupt",
 ]
@@ -46,6 +52,18 @@ class OutOfKV(EngineError):
 
 class StepInvalid(EngineError):
     """One item of a batch was refused (position, shape, token id); the others ran."""
+
+
+class StepCancelled(EngineError):
+    """The step never ran: its sequence was closed or truncated first. On the wire: CANCELLED."""
+
+
+class QueueFull(EngineError):
+    """More steps wait than the scheduler may hold. On the wire: NO_CAPACITY."""
+
+
+class BackendMissing(EngineError):
+    """No such backend, or its packages are not installed; the hint names the extra."""
 
 
 class EngineDied(EngineError):

@@ -59,6 +59,8 @@ class HeadService:
         self._background: set[asyncio.Task[None]] = set()
         self.answers: set[LiveAnswer] = set()
         """Those under way."""
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def models(self) -> Sequence[ModelCard]:
         return [await self._card(model) for model in self._models.values()]
@@ -92,6 +94,15 @@ class HeadService:
         await asyncio.gather(*(answer.aclose() for answer in list(self.answers)))
         await asyncio.gather(*self._background, return_exceptions=True)
 
+    async def wait_idle(self) -> None:
+        """Until no answer is under way."""
+        await self._idle.wait()
+
+    def answer_over(self, answer: "LiveAnswer") -> None:
+        self.answers.discard(answer)
+        if not self.answers:
+            self._idle.set()
+
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what must not keep an answer waiting; `close` waits for it."""
         task = asyncio.create_task(work)
@@ -99,10 +110,16 @@ class HeadService:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def finish(self, session: RouteSession, ends: Ends, api_key: str, *, ok: bool) -> None:
-        """Free a session everywhere, and let its money be settled."""
-        await session.close(cancelled=not ok)
-        await ends.close()
+    async def finish(
+        self, session: RouteSession, ends: Ends, api_key: str, told: asyncio.Event, *, ok: bool
+    ) -> None:
+        """Free a session everywhere, then let its money be settled; `told` once hops know."""
+        try:
+            await session.close(cancelled=not ok)
+            await ends.close()
+        finally:
+            told.set()
+        await session.settle()
         await self._router.session_over(session.plan.session_id, api_key)
 
     async def _open(self, prompt: _Prompt, plan: RoutePlan) -> "LiveAnswer":
@@ -119,10 +136,12 @@ class HeadService:
             await ends.open()
             await session.open()
         except BaseException:
-            self.in_background(self.finish(session, ends, prompt.request.api_key, ok=False))
+            key = prompt.request.api_key
+            self.in_background(self.finish(session, ends, key, asyncio.Event(), ok=False))
             raise
         answer = LiveAnswer(self, prompt, session, ends)
         self.answers.add(answer)
+        self._idle.clear()
         return answer
 
     def _ends(self, prompt: _Prompt) -> Ends:
@@ -175,7 +194,8 @@ class LiveAnswer:
         self._session = session
         self._ends = ends
         self._text = TextStream(prompt.model.tokenizer, prompt.request.stop)
-        self._finishing: asyncio.Task[None] | None = None
+        self._told: asyncio.Event | None = None
+        """Set when every hop knows that the session is over; None while it runs."""
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         tokens = generate(
@@ -209,16 +229,18 @@ class LiveAnswer:
             self._finish(ok=False)
 
     async def aclose(self) -> None:
-        await asyncio.shield(self._finish(ok=self.finish_reason is not None))
+        await self._finish(ok=self.finish_reason is not None).wait()
 
-    def _finish(self, *, ok: bool) -> asyncio.Task[None]:
+    def _finish(self, *, ok: bool) -> asyncio.Event:
         """Begin to close the session, once; CLOSE leaves for every hop at once."""
-        if self._finishing is None:
-            self._service.answers.discard(self)
-            self._finishing = self._service.in_background(
-                self._service.finish(self._session, self._ends, self._prompt.request.api_key, ok=ok)
+        if self._told is None:
+            self._told = asyncio.Event()
+            self._service.answer_over(self)
+            key = self._prompt.request.api_key
+            self._service.in_background(
+                self._service.finish(self._session, self._ends, key, self._told, ok=ok)
             )
-        return self._finishing
+        return self._told
 
 
 def _prompt_tokens(model: HeadModel, request: AnswerRequest) -> list[int]:

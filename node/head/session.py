@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 class RouteSession:
-    """One route, open. Made by `open`; one caller steps it; `close` in every case."""
+    """One route, open. Made by `open`; one caller steps it; `close` and `settle` in every case."""
 
     def __init__(
         self,
@@ -157,13 +157,16 @@ class RouteSession:
         await self._send(0, self._session.send_truncate(position))
 
     async def close(self, *, cancelled: bool) -> None:
-        """Tell every hop it is over, pay what is due, let go. Never raises; bounded in time."""
+        """Tell every hop that it is over, so that it frees its KV. Never raises; call once."""
         if self._session.state in (SessionState.OPENING, SessionState.READY):
             frame = self._session.close(cancelled=cancelled)
             living = self._streams.keys() - self._gone
             await asyncio.gather(
                 *(self._send(index, frame) for index in living), return_exceptions=True
             )
+
+    async def settle(self) -> None:
+        """After `close`: pay what is due, and let go. Never raises; bounded in time."""
         if self._payer is not None and self._session.state is SessionState.CLOSING:
             await self._settle(self._payer)
         for reader in self._readers:

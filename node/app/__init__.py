@@ -1,0 +1,1 @@
+"""Composition roots: one module a program, where everything is built and wired and nothing else."""

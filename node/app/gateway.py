@@ -1,0 +1,109 @@
+"""`piecework gateway`: a node without layers that sells the pool to any OpenAI client."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+from node.api.application import create_api
+from node.api.local_status import StatusPage
+from node.api.readiness import Readiness, ReadyState
+from node.api.serving import serve_api
+from node.api.settings import ApiSettings
+from node.app.shard import load_model, start_runner
+from node.config import GatewayConfig, Home
+from node.engine.base import ShardSpec
+from node.head.models import HeadModel
+from node.head.service import HeadService
+from node.market_client import MarketClient
+from node.router.market import MarketRouter
+from protocol.identity import PeerId
+from protocol.route import Span
+from transport.quic import QuicHost
+
+__all__ = ["run_gateway", "start_head"]
+
+DRAIN_TIMEOUT_S = 30.0
+"""On SIGTERM: answers under way get this long."""
+
+
+async def run_gateway(
+    config: GatewayConfig, stop: asyncio.Event, tell: Callable[[str], None]
+) -> None:
+    """Serve the API until `stop` is set, then drain. Raises PieceworkError when it cannot start."""
+    home = Home(config.home)
+    async with contextlib.AsyncExitStack() as stack:
+        service, models, peer_id = await start_head(config, stack, tell)
+        readiness = Readiness(ReadyState.READY)
+        api = create_api(
+            service,
+            readiness=readiness,
+            settings=ApiSettings(require_key=True, any_origin=True),
+        )
+
+        async def status() -> dict[str, object]:
+            return {
+                "role": "gateway",
+                "peer_id": str(peer_id),
+                "market": config.market_url,
+                "models": [model.manifest.name for model in models],
+                "answers": len(service.answers),
+                "ends": {
+                    model.manifest.name: asdict(await model.ends.statistics())
+                    for model in models
+                    if model.ends is not None
+                },
+            }
+
+        async with serve_api(api, config.api_host, config.api_port) as url:
+            page = await StatusPage.start(home.status_path, status, api_url=f"{url}/v1")
+            stack.push_async_callback(page.close)
+            tell(f"gateway ready: base URL {url}/v1; Ctrl-C drains and leaves")
+            await stop.wait()
+            readiness.state = ReadyState.DRAINING
+            tell(f"leaving: {len(service.answers)} answers to end")
+            await _drain(service)
+
+
+async def start_head(
+    config: GatewayConfig, stack: contextlib.AsyncExitStack, tell: Callable[[str], None]
+) -> tuple[HeadService, list[HeadModel], PeerId]:
+    """The head behind the API: identity, marketplace, host, and the ends of every model."""
+    home = Home(config.home)
+    key = home.load_or_create_key()
+    client = await stack.enter_async_context(MarketClient(config.market_url, key))
+    terms = await client.terms()
+    home.pin_market(client.url, terms.peer_id)
+    host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
+    stack.push_async_callback(host.close)
+    models = [await _start_model(config, home, name, stack, tell) for name in config.models]
+    router = MarketRouter(client, terms.peer_id, key.peer_id)
+    service = HeadService(host, router, models, wire_dtype=config.wire_dtype)
+    stack.push_async_callback(service.close)
+    return service, models, key.peer_id
+
+
+async def _start_model(
+    config: GatewayConfig,
+    home: Home,
+    reference: str,
+    stack: contextlib.AsyncExitStack,
+    tell: Callable[[str], None],
+) -> HeadModel:
+    model = load_model(reference, home)
+    tell(f"loads the ends of {model.manifest.name}")
+    spec = ShardSpec(
+        directory=model.directory, span=Span(0, 0), embeds=True, has_head=True,
+        compute_dtype=config.compute_dtype, threads=config.threads,
+    )  # fmt: skip
+    runner, _ = await start_runner(spec, config.backend, model.manifest)
+    stack.push_async_callback(runner.stop)
+    return HeadModel.load(model.directory, model.manifest, runner, now_s=int(time.time()))
+
+
+async def _drain(service: HeadService) -> None:
+    """Let running answers end by themselves for a while."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            await service.wait_idle()

@@ -1,0 +1,198 @@
+"""`piecework join`: identity, span, engine, offer, heartbeats; and the reverse on the way out."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+
+from node.api.local_status import StatusPage
+from node.app.shard import LoadedModel, load_model, start_runner
+from node.config import Home, ProviderConfig
+from node.engine.base import ShardSpec
+from node.engine.runner import EngineRunner
+from node.errors import ConfigInvalid
+from node.hardware import layers_that_fit
+from node.market_client import MarketClient, MarketTerms
+from node.serve.admission import LeaseAdmission, ServedShard
+from node.serve.collector import Collector
+from node.serve.receipt_log import ReceiptLog
+from node.serve.server import SessionServer
+from protocol.envelope import seal
+from protocol.errors import PieceworkError
+from protocol.identity import KeyPair
+from protocol.offer import Offer
+from protocol.route import Span
+from transport.base import Host
+from transport.quic import QuicHost
+
+__all__ = ["run_provider"]
+
+OFFER_LIFETIME_S = 60
+"""How long buyers may still be sent here after this node has died without a word."""
+HEARTBEAT_S = 15.0
+"""Three heartbeats may be lost before the offer expires."""
+DRAIN_TIMEOUT_S = 30.0
+"""On leaving: sessions under way get this long."""
+HAND_IN_TIMEOUT_S = 5.0
+SESSIONS_MAX = 64
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is running, for heartbeats and the status page."""
+
+    config: ProviderConfig
+    key: KeyPair
+    client: MarketClient
+    terms: MarketTerms
+    model: LoadedModel
+    span: Span
+    backend: str
+    runner: EngineRunner
+    host: Host
+    server: SessionServer
+    collector: Collector
+
+
+async def run_provider(
+    config: ProviderConfig, stop: asyncio.Event, tell: Callable[[str], None]
+) -> None:
+    """Serve until `stop` is set, then drain. Raises PieceworkError when it cannot start."""
+    home = Home(config.home)
+    key = home.load_or_create_key()
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(MarketClient(config.market_url, key))
+        terms = await client.terms()
+        home.pin_market(client.url, terms.peer_id)
+        model = load_model(config.model, home)
+        await client.register_manifest(model.manifest)
+        span = await _choose_span(config, client, model)
+        tell(f"{key.peer_id.short} loads layers {span} of {model.manifest.name}")
+        spec = ShardSpec(
+            directory=model.directory, span=span, embeds=False, has_head=False,
+            compute_dtype=config.compute_dtype, kv_tokens=config.kv_tokens, threads=config.threads,
+        )  # fmt: skip
+        runner, backend = await start_runner(spec, config.backend, model.manifest)
+        stack.push_async_callback(runner.stop)
+        host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
+        stack.push_async_callback(host.close)
+        collector = Collector(key, ReceiptLog(home.receipts_path), client)
+        collector.start()
+        stack.push_async_callback(collector.close, timeout_s=HAND_IN_TIMEOUT_S)
+        shard = ServedShard(
+            key.peer_id, model.manifest.manifest_hash, span.start, span.end,
+            model.manifest.hidden_size,
+        )  # fmt: skip
+        server = SessionServer(
+            host, runner, LeaseAdmission(shard, terms.peer_id), collector=collector, backend=backend
+        )
+        server.start()
+        parts = _Parts(
+            config, key, client, terms, model, span, backend, runner, host, server, collector
+        )
+        page = await StatusPage.start(home.status_path, lambda: _status(parts))
+        stack.push_async_callback(page.close)
+        await _serve(parts, stop, tell)
+
+
+async def _serve(parts: _Parts, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
+    """Offer and renew until told to stop; then withdraw and let sessions end."""
+    await _offer(parts)
+    tell(
+        f"serving layers {parts.span} with {parts.backend} at {parts.host.addresses[0]}; "
+        "Ctrl-C drains and leaves"
+    )
+    heartbeat = asyncio.create_task(_renew_for_ever(parts))
+    try:
+        await stop.wait()
+    finally:
+        heartbeat.cancel()
+        await asyncio.gather(heartbeat, return_exceptions=True)
+        tell(f"leaving: {parts.server.sessions} sessions to end")
+        await _quietly(parts.client.withdraw_offers)
+        await parts.server.drain(timeout_s=DRAIN_TIMEOUT_S)
+
+
+async def _renew_for_ever(parts: _Parts) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        await _quietly(lambda: _offer(parts))
+
+
+async def _offer(parts: _Parts) -> None:
+    """Sign an offer from now on. The sequence is the time in ms, so it grows over restarts."""
+    now_s = time.time()
+    offer = Offer(
+        provider=parts.key.peer_id,
+        sequence=int(now_s * 1000),
+        addresses=tuple(str(address) for address in parts.host.addresses[:16]),
+        model=parts.model.manifest.name,
+        manifest_hash=parts.model.manifest.manifest_hash,
+        span=parts.span,
+        backend=parts.backend,
+        compute_dtype=parts.config.compute_dtype,
+        rates=parts.config.rates,
+        sessions_max=SESSIONS_MAX,
+        kv_tokens=parts.config.kv_tokens,
+        issued_at_s=int(now_s),
+        expires_at_s=int(now_s) + OFFER_LIFETIME_S,
+    )
+    await parts.client.offer(seal(offer, parts.key))
+
+
+async def _quietly(action: Callable[[], Awaitable[None]]) -> None:
+    """The marketplace may be away for a while: serving goes on, the next heartbeat tries again."""
+    try:
+        await action()
+    except PieceworkError as error:
+        logger.warning("%s", error)
+
+
+async def _choose_span(config: ProviderConfig, client: MarketClient, model: LoadedModel) -> Span:
+    manifest = model.manifest
+    if config.span is not None:
+        if not len(config.span) or config.span.end > manifest.layers:
+            raise ConfigInvalid(
+                f"{manifest.name} has layers 0:{manifest.layers}, so it has no span {config.span}."
+            )
+        return config.span
+    layers_max = layers_that_fit(
+        config.memory_bytes,
+        model.layer_sizes,
+        stored_element_bytes=model.stored_element_bytes,
+        dtype=config.compute_dtype,
+        kv_bytes=model.kv_bytes_per_token_layer(config.compute_dtype),
+        kv_tokens=config.kv_tokens,
+    )
+    if layers_max == 0:
+        raise ConfigInvalid(
+            f"Not one layer of {manifest.name} fits into {config.memory_bytes / 2**20:.0f} MiB.",
+            hint="Give more with --memory, or serve fewer tokens with --kv-tokens.",
+        )
+    return await client.place(manifest.manifest_hash, layers_max)
+
+
+async def _status(parts: _Parts) -> dict[str, object]:
+    statistics = await parts.runner.statistics()
+    return {
+        "role": "provider",
+        "peer_id": str(parts.key.peer_id),
+        "market": parts.client.url,
+        "model": parts.model.manifest.name,
+        "span": str(parts.span),
+        "backend": parts.backend,
+        "compute_dtype": parts.config.compute_dtype,
+        "addresses": [str(address) for address in parts.host.addresses],
+        "sessions": parts.server.sessions,
+        "receipts_pending": parts.collector.pending,
+        "engine": asdict(statistics),
+        "connections": [
+            {"peer_id": str(c.peer_id), "path_kind": c.path_kind, "remote": c.remote}
+            for c in parts.host.connections()
+        ],
+        "recent": [asdict(report) for report in parts.server.reports],
+    }

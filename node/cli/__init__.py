@@ -1,0 +1,1 @@
+"""The command line. Data on stdout, talk on stderr; heavy packages are imported by the commands."""

@@ -1,0 +1,50 @@
+"""`piecework gateway`."""
+
+import asyncio
+from pathlib import Path
+
+from node.app.gateway import run_gateway
+from node.cli.options import choose, home_path, thread_count
+from node.cli.program import fail, run_service, tell
+from node.config import GatewayConfig
+from node.engine.base import ComputeDtype
+from protocol.errors import PieceworkError
+from protocol.tensor import WireDtype
+
+__all__ = ["serve_gateway"]
+
+
+def serve_gateway(
+    *,
+    market: str,
+    models: tuple[str, ...],
+    api: tuple[str, int],
+    home: Path | None,
+    backend: str,
+    compute: str,
+    wire: str,
+    threads: int,
+    listen: tuple[str, int],
+) -> None:
+    """Check the options, then serve until told to stop."""
+    try:
+        config = GatewayConfig(
+            home=home_path(home),
+            market_url=market,
+            models=models,
+            api_host=api[0],
+            api_port=api[1],
+            listen_host=listen[0],
+            listen_port=listen[1],
+            backend=backend,
+            compute_dtype=choose(ComputeDtype, compute, "--compute"),
+            wire_dtype=choose(WireDtype, wire, "--wire"),
+            threads=thread_count(threads),
+        )
+    except PieceworkError as error:
+        fail(error)
+
+    async def serve(stop: asyncio.Event) -> None:
+        await run_gateway(config, stop, tell)
+
+    run_service(serve)

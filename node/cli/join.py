@@ -1,0 +1,55 @@
+"""`piecework join`."""
+
+import asyncio
+from pathlib import Path
+
+from node.app.provider import run_provider
+from node.cli.options import choose, home_path, thread_count
+from node.cli.program import fail, run_service, tell
+from node.config import ProviderConfig, parse_bytes
+from node.engine.base import ComputeDtype
+from node.hardware import available_memory_bytes
+from protocol.errors import PieceworkError
+from protocol.money import Rates
+from protocol.route import Span
+
+__all__ = ["join_pool"]
+
+
+def join_pool(
+    *,
+    market: str,
+    model: str,
+    memory: str,
+    span: str,
+    home: Path | None,
+    backend: str,
+    compute: str,
+    threads: int,
+    kv_tokens: int,
+    rates: tuple[int, int, int],
+    listen: tuple[str, int],
+) -> None:
+    """Check the options, then serve until told to stop."""
+    try:
+        config = ProviderConfig(
+            home=home_path(home),
+            market_url=market,
+            model=model,
+            memory_bytes=available_memory_bytes() if memory == "auto" else parse_bytes(memory),
+            span=Span.from_text(span) if span else None,
+            backend=backend,
+            compute_dtype=choose(ComputeDtype, compute, "--compute"),
+            rates=Rates(*rates),
+            listen_host=listen[0],
+            listen_port=listen[1],
+            threads=thread_count(threads),
+            kv_tokens=kv_tokens,
+        )
+    except PieceworkError as error:
+        fail(error)
+
+    async def serve(stop: asyncio.Event) -> None:
+        await run_provider(config, stop, tell)
+
+    run_service(serve)

@@ -1,0 +1,194 @@
+"""`piecework`: every command with its options. What a command does is in the module it imports."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="piecework",
+    help="Run large language models in pieces, on machines at home, and be paid for the pieces.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+ledger_app = typer.Typer(help="Check the public ledger.", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="PIECEWORK_HOME", help="Where this node keeps its own things."),
+]
+MarketOption = Annotated[
+    str, typer.Option("--market", envvar="PIECEWORK_MARKET", help="Address of the marketplace.")
+]
+KeyOption = Annotated[
+    str, typer.Option("--key", envvar="PIECEWORK_API_KEY", help="A buyer's API key.")
+]
+BackendOption = Annotated[str, typer.Option(help="torch, mlx, or auto for the fastest here.")]
+ComputeOption = Annotated[str, typer.Option("--compute", help="bf16, or fp32 for exactness.")]
+WireOption = Annotated[str, typer.Option("--wire", help="How activations travel: bf16 or fp32.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, help="Threads of the engine; 0 leaves one core free.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ListenOption = Annotated[str, typer.Option(help="Address of the data socket.")]
+PortOption = Annotated[int, typer.Option("--listen-port", help="UDP port of it; 0: a free one.")]
+
+
+@app.command()
+def join(
+    market: MarketOption,
+    model: Annotated[str, typer.Option(help="A directory, or org/name.")] = "piecework/tiny",
+    memory: Annotated[
+        str, typer.Option(help="How much memory to give, as 4G; 'auto': most of what is free.")
+    ] = "auto",
+    span: Annotated[
+        str, typer.Option(help="Layers START:END by hand; else the marketplace chooses.")
+    ] = "",
+    home: HomeOption = None,
+    backend: BackendOption = "auto",
+    compute: ComputeOption = "bf16",
+    threads: ThreadsOption = 0,
+    kv_tokens: Annotated[int, typer.Option(min=256, help="Tokens held for all sessions.")] = 16_384,
+    prefill_rate: Annotated[
+        int, typer.Option(min=0, help="Nanos per million token-layers of prompt.")
+    ] = 500_000,
+    decode_rate: Annotated[
+        int, typer.Option(min=0, help="Nanos per million token-layers of answer.")
+    ] = 2_000_000,
+    activation_rate: Annotated[int, typer.Option(min=0, help="Nanos per MiB sent on.")] = 5_000,
+    listen: ListenOption = "0.0.0.0",
+    listen_port: PortOption = 0,
+) -> None:
+    """Join the pool: serve a span of layers and be paid for it. Ctrl-C drains and leaves."""
+    from node.cli.join import join_pool
+
+    join_pool(
+        market=market, model=model, memory=memory, span=span, home=home, backend=backend,
+        compute=compute, threads=threads, kv_tokens=kv_tokens,
+        rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
+    )  # fmt: skip
+
+
+@app.command()
+def gateway(
+    market: MarketOption,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A directory, or org/name; may be repeated.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address of the API.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the API; 0: a free one.")] = 8470,
+    home: HomeOption = None,
+    backend: BackendOption = "auto",
+    compute: ComputeOption = "bf16",
+    wire: WireOption = "bf16",
+    threads: ThreadsOption = 1,
+    listen: ListenOption = "0.0.0.0",
+    listen_port: PortOption = 0,
+) -> None:
+    """Sell the pool to any OpenAI client: HTTP in, sessions out. Ctrl-C drains and leaves."""
+    from node.cli.gateway import serve_gateway
+
+    serve_gateway(
+        market=market, models=tuple(model or ("piecework/tiny",)), api=(host, port), home=home,
+        backend=backend, compute=compute, wire=wire, threads=threads, listen=(listen, listen_port),
+    )  # fmt: skip
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="A directory, or org/name.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")],
+    market: Annotated[
+        str, typer.Option(envvar="PIECEWORK_MARKET", help="Use the pool; else this machine alone.")
+    ] = "",
+    key: KeyOption = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    home: HomeOption = None,
+    backend: BackendOption = "auto",
+    compute: ComputeOption = "bf16",
+    wire: WireOption = "bf16",
+    threads: ThreadsOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Ask once and print the answer as it comes: on this machine, or in the pool with --market."""
+    from node.cli.run import run_once
+
+    run_once(
+        model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, market=market, key=key,
+        max_tokens=max_tokens, temperature=temperature, seed=seed, home=home, backend=backend,
+        compute=compute, wire=wire, threads=threads, as_json=json_,
+    )  # fmt: skip
+
+
+@app.command()
+def status(
+    home: HomeOption = None,
+    market: Annotated[
+        str, typer.Option(envvar="PIECEWORK_MARKET", help="Show a marketplace's pool as well.")
+    ] = "",
+    json_: JsonOption = False,
+) -> None:
+    """What the node of this home is doing, and what the pool offers."""
+    from node.cli.status import show_status
+
+    show_status(home=home, market=market, as_json=json_)
+
+
+@ledger_app.command()
+def audit(
+    market: MarketOption,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Recompute every provider's pay from the public log, and check it against the books."""
+    from node.cli.audit import audit_ledger
+
+    audit_ledger(market=market, home=home, as_json=json_)
+
+
+@app.command()
+def demo(
+    nodes: Annotated[int, typer.Option(min=1, max=16, help="How many providers.")] = 3,
+    model: Annotated[str, typer.Option(help="Any HF directory of a family that is served.")] = (
+        "piecework/tiny"
+    ),
+    prompt: Annotated[str, typer.Option(help="What the buyer asks.")] = (
+        "Explain what a span is and why a model runs in pieces."
+    ),
+    engines: Annotated[
+        str, typer.Option(help="auto: torch, and one mlx where it is installed; or torch, or mlx.")
+    ] = "auto",
+    exact: Annotated[bool, typer.Option(help="Compute and wire in fp32.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave it running; prints base URL and key.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """A whole paid pool on this machine: marketplace, providers, gateway, one answer, the books."""
+    from node.cli.demo import show_demo
+
+    show_demo(
+        nodes=nodes, model=model, prompt=prompt, engines=engines, exact=exact, keep=keep,
+        as_json=json_,
+    )  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("piecework"))
+        raise typer.Exit
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,101 @@
+"""`piecework status`: the node of this home, and a marketplace's pool."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from node.cli.options import home_path
+from node.cli.program import run_task
+from node.config import Home
+from node.errors import NodeError
+from node.market_client import MarketClient
+from protocol.identity import KeyPair
+
+__all__ = ["read_status", "show_status"]
+
+STATUS_TIMEOUT_S = 3.0
+"""The page is on this machine."""
+
+
+class NotRunning(NodeError):
+    """No node of this home answers."""
+
+
+def show_status(*, home: Path | None, market: str, as_json: bool) -> None:
+    """Print what is known; exit 1 when neither a node nor a marketplace could be asked."""
+    path = home_path(home)
+
+    async def work() -> None:
+        report: dict[str, Any] = {"schema": 1, "node": None, "pool": None}
+        try:
+            report["node"] = await read_status(path)
+        except NotRunning:
+            if not market:
+                raise
+        if market:
+            async with MarketClient(market, KeyPair.generate()) as client:
+                report["pool"] = {"offers": await client.offers(), "models": await client.models()}
+        if as_json:
+            sys.stdout.write(json.dumps(report) + "\n")
+        else:
+            _print(report)
+
+    run_task(work)
+
+
+async def read_status(home: Path) -> dict[str, Any]:
+    """The status of the node that runs in `home`; raises NotRunning."""
+    hint = f"Start one with: piecework join --market URL --home {home}"
+    try:
+        pointer = json.loads(Home(home).status_path.read_text())
+        async with httpx.AsyncClient(timeout=STATUS_TIMEOUT_S, trust_env=False) as client:
+            status: dict[str, Any] = (await client.get(pointer["status_url"])).json()
+    except (OSError, ValueError, KeyError, httpx.HTTPError) as error:
+        raise NotRunning(f"No node of {home} is running.", hint=hint) from error
+    return status | {key: pointer[key] for key in ("api_url",) if key in pointer}
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = Console()
+    if node := report["node"]:
+        console.print(f"[bold]{node['role']}[/bold] {node['peer_id']}")
+        for name in ("model", "span", "backend", "compute_dtype", "market", "api_url"):
+            if name in node:
+                console.print(f"  {name:<14} {node[name]}", highlight=False)
+        for name in ("sessions", "answers", "receipts_pending"):
+            if name in node:
+                console.print(f"  {name:<14} {node[name]}", highlight=False)
+        if node.get("recent"):
+            console.print(_sessions(node["recent"]))
+    if pool := report["pool"]:
+        console.print(_offers(pool["offers"]))
+
+
+def _sessions(recent: list[dict[str, Any]]) -> Table:
+    table = Table("session", "hop", "tokens", "bytes in", "bytes out", "nanos", "end", box=None)
+    for session in recent[-10:]:
+        table.add_row(
+            session["session_id"][:8],
+            str(session["hop_index"]),
+            str(session["tokens"]),
+            f"{session['bytes_received']:,}",
+            f"{session['bytes_sent']:,}",
+            f"{session['amount_nanos']:,}",
+            session["outcome"],
+        )
+    return table
+
+
+def _offers(offers: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "provider", "model", "layers", "engine", box=None, title="pool", title_style="bold"
+    )
+    for offer in sorted(offers, key=lambda offer: (offer["model"], offer["span"]["start"])):
+        span = f"{offer['span']['start']}:{offer['span']['end']}"
+        table.add_row(offer["peer_id"][-8:], offer["model"], span, offer["backend"])
+    return table

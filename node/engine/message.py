@@ -1,0 +1,199 @@
+"""Control messages between an engine's parent and its worker: small canonical CBOR, no pickle.
+
+    frame    = length (4 bytes, big-endian), body
+    request  = [request id, operation, payload]
+    reply    = [request id, null, payload]  |  [request id, [error name, message, hint], null]
+
+Arrays travel beside them in the shared memory (channel.py); shapes and offsets follow from the
+items, so that both sides compute the same ones.
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from node.engine import errors
+from node.engine.base import (
+    ComputeDtype,
+    EngineStatistics,
+    Output,
+    ShardSpec,
+    StepItem,
+    StepResult,
+    wire_array_dtype,
+)
+from node.engine.channel import Area
+from protocol.errors import EngineError, LocalProtocolError
+from protocol.record import decode_canonical, encode_canonical
+from protocol.route import Span
+from protocol.tensor import WireDtype
+
+__all__ = [
+    "LENGTH",
+    "MESSAGE_BYTES_MAX",
+    "Operation",
+    "decode_error",
+    "decode_items",
+    "decode_message",
+    "decode_spec",
+    "decode_statistics",
+    "encode_error",
+    "encode_items",
+    "encode_message",
+    "encode_spec",
+    "encode_statistics",
+    "result_arrays",
+    "result_shape",
+]
+
+LENGTH = struct.Struct(">I")
+
+MESSAGE_BYTES_MAX = 256 * 1024
+"""A step of 1024 single rows is about 30 KiB of items; refusals add a sentence each."""
+
+REASON_CHARACTERS_MAX = 500
+"""Of an error's message: enough for a sentence, small enough for a full batch of refusals."""
+
+_ERRORS: dict[str, type[EngineError]] = {name: getattr(errors, name) for name in errors.__all__}
+_OUTPUTS = tuple(Output)
+_WIRE_DTYPES = tuple(WireDtype)
+
+
+class Operation(IntEnum):
+    """What the parent asks for."""
+
+    LOAD = 0
+    OPEN = 1
+    STEP = 2
+    TRUNCATE = 3
+    CLOSE = 4
+    STATISTICS = 5
+    STOP = 6
+
+
+def encode_message(*fields: object) -> bytes:
+    """A framed message; raises LocalProtocolError above MESSAGE_BYTES_MAX."""
+    body = encode_canonical(list(fields))
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise LocalProtocolError(f"A control message of {len(body)} bytes is too long.")
+    return LENGTH.pack(len(body)) + body
+
+
+def decode_message(body: bytes) -> tuple[int, Any, Any]:
+    """The three fields of a request or a reply."""
+    request_id, middle, payload = cast(
+        "list[Any]", decode_canonical(body, size_max=MESSAGE_BYTES_MAX)
+    )
+    return request_id, middle, payload
+
+
+def encode_error(error: Exception) -> list[str]:
+    """Name and sentence only: a traceback stays in the worker's log."""
+    if isinstance(error, EngineError):
+        name, message, hint = type(error).__name__, error.message, error.hint
+    else:
+        name, message, hint = "EngineError", f"The engine failed: {error!r}", ""
+    return [name, message[:REASON_CHARACTERS_MAX], hint[:REASON_CHARACTERS_MAX]]
+
+
+def decode_error(fields: Sequence[str]) -> EngineError:
+    name, message, hint = fields
+    return _ERRORS.get(name, EngineError)(message, hint=hint)
+
+
+def encode_spec(spec: ShardSpec) -> dict[str, object]:
+    return {
+        "directory": str(spec.directory),
+        "span": [spec.span.start, spec.span.end],
+        "embeds": spec.embeds,
+        "has_head": spec.has_head,
+        "compute_dtype": spec.compute_dtype.value,
+        "kv_tokens": spec.kv_tokens,
+        "threads": spec.threads,
+    }
+
+
+def decode_spec(fields: dict[str, Any]) -> ShardSpec:
+    replaced = {
+        "directory": Path(fields["directory"]),
+        "span": Span(*fields["span"]),
+        "compute_dtype": ComputeDtype(fields["compute_dtype"]),
+    }
+    return ShardSpec(**{**fields, **replaced})
+
+
+def encode_statistics(statistics: EngineStatistics) -> list[int]:
+    s = statistics
+    busy_ns = round(s.busy_s * 1e9)
+    return [s.sequences, s.kv_tokens_reserved, s.kv_tokens_max, s.steps, s.rows, busy_ns]
+
+
+def decode_statistics(fields: list[int]) -> EngineStatistics:
+    sequences, reserved, kv_max, steps, rows, busy_ns = fields
+    return EngineStatistics(sequences, reserved, kv_max, steps, rows, busy_ns / 1e9)
+
+
+def encode_items(batch: Sequence[StepItem]) -> list[list[int]]:
+    """Everything of the items but their arrays."""
+    return [
+        [
+            item.sequence_id,
+            item.position,
+            item.count,
+            item.wanted,
+            _OUTPUTS.index(item.output),
+            _WIRE_DTYPES.index(item.wire_dtype),
+            int(item.tokens is not None),
+        ]
+        for item in batch
+    ]
+
+
+def decode_items(fields: list[list[int]], hidden_size: int, area: Area) -> list[StepItem]:
+    """The items, their arrays being views of the input area."""
+    wire_dtypes = [_WIRE_DTYPES[entry[5]] for entry in fields]
+    shapes: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
+        ((entry[2],), np.int32) if entry[6] else ((entry[2], hidden_size), wire_array_dtype(dtype))
+        for entry, dtype in zip(fields, wire_dtypes, strict=True)
+    ]
+    return [
+        StepItem(
+            sequence_id=entry[0],
+            position=entry[1],
+            count=entry[2],
+            wanted=entry[3],
+            output=_OUTPUTS[entry[4]],
+            wire_dtype=dtype,
+            tokens=array if entry[6] else None,
+            hidden=None if entry[6] else array,
+        )
+        for entry, dtype, array in zip(fields, wire_dtypes, area.read(shapes), strict=True)
+    ]
+
+
+def result_shape(item: StepItem, hidden_size: int) -> tuple[tuple[int, ...], npt.DTypeLike]:
+    """Shape and dtype of what an item yields."""
+    if item.output is Output.TOKENS:
+        return (item.wanted,), np.int32
+    return (item.wanted, hidden_size), wire_array_dtype(item.wire_dtype)
+
+
+def result_arrays(
+    batch: Sequence[StepItem], results: Sequence[StepResult | EngineError], hidden_size: int
+) -> list[npt.NDArray[Any]]:
+    """The arrays of the items that ran, checked against what was asked for."""
+    arrays: list[npt.NDArray[Any]] = []
+    for item, result in zip(batch, results, strict=True):
+        if isinstance(result, EngineError):
+            continue
+        array = result.tokens if item.output is Output.TOKENS else result.hidden
+        shape, dtype = result_shape(item, hidden_size)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            raise LocalProtocolError(f"The engine did not yield {dtype} of shape {shape}.")
+        arrays.append(array)
+    return arrays

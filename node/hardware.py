@@ -1,0 +1,69 @@
+"""What this machine can hold: memory by measurement, layers by arithmetic."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+
+from node.engine.base import ComputeDtype
+
+__all__ = [
+    "available_memory_bytes",
+    "default_threads",
+    "kv_bytes_per_token_layer",
+    "layers_that_fit",
+    "memory_for_layers",
+]
+
+MEMORY_SHARE = 0.8
+"""Of the memory that is free now: the rest is the owner's."""
+OVERHEAD = 1.15
+"""Activations, allocator and Python on top of weights and KV."""
+_ELEMENT_BYTES = {ComputeDtype.FP32: 4, ComputeDtype.BF16: 2}
+
+
+def available_memory_bytes() -> int:
+    """What a node may take when nobody says how much."""
+    return int(psutil.virtual_memory().available * MEMORY_SHARE)
+
+
+def default_threads() -> int:
+    """All cores but one, which carries the network and the owner; at least one."""
+    return (
+        max(1, len(os.sched_getaffinity(0)) - 1)
+        if hasattr(os, "sched_getaffinity")
+        else max(1, (os.cpu_count() or 2) - 1)
+    )
+
+
+def kv_bytes_per_token_layer(config: Mapping[str, Any], dtype: ComputeDtype) -> int:
+    """Keys and values of one token in one layer, from a model's config.json."""
+    heads = int(config["num_attention_heads"])
+    key_value_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
+    return 2 * key_value_heads * head_dim * _ELEMENT_BYTES[dtype]
+
+
+def memory_for_layers(
+    layer_sizes: Sequence[int], *, stored_element_bytes: int, dtype: ComputeDtype,
+    kv_bytes: int, kv_tokens: int,
+) -> int:  # fmt: skip
+    """Bytes that a span of these layers takes while serving `kv_tokens`."""
+    weights = sum(layer_sizes) * _ELEMENT_BYTES[dtype] // stored_element_bytes
+    return int((weights + kv_bytes * kv_tokens * len(layer_sizes)) * OVERHEAD)
+
+
+def layers_that_fit(
+    memory_bytes: int, layer_sizes: Sequence[int], *, stored_element_bytes: int,
+    dtype: ComputeDtype, kv_bytes: int, kv_tokens: int,
+) -> int:  # fmt: skip
+    """How many layers fit wherever the span lies: the largest layers are counted first."""
+    largest = sorted(layer_sizes, reverse=True)
+    count = 0
+    while count < len(largest) and memory_bytes >= memory_for_layers(
+        largest[: count + 1], stored_element_bytes=stored_element_bytes, dtype=dtype,
+        kv_bytes=kv_bytes, kv_tokens=kv_tokens,
+    ):  # fmt: skip
+        count += 1
+    return count
