@@ -79,6 +79,8 @@ def decode_fields(kind: type[T], data: object) -> T:
         raise RemoteProtocolError(
             f"{kind.__name__} has unknown fields: {sorted(map(str, unknown))[:4]}."
         )
+    if None in data.values():
+        raise RemoteProtocolError(f"{kind.__name__}: what is absent is left out, not null.")
     values = {
         name: _typed(hint, data.get(name), f"{kind.__name__}.{name}")
         for name, hint in fields.items()
@@ -133,7 +135,9 @@ def _typed(hint: Any, value: object, where: str) -> object:
             raise RemoteProtocolError(f"{where} must be a list.")
         item = typing.get_args(hint)[0]
         return tuple(_typed(item, element, where) for element in value)
-    if hint is PeerId and isinstance(value, bytes):
+    if hint is PeerId:
+        if not isinstance(value, bytes):
+            raise RemoteProtocolError(f"{where} must be the bytes of a public key.")
         return PeerId(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > INTEGER_MAX:

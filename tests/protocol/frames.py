@@ -1,0 +1,85 @@
+"""One frame of every type, fixed, for golden vectors and round trips."""
+
+from protocol.errors import ErrorCode
+from protocol.frame import (
+    Ack,
+    Attach,
+    Close,
+    ErrorFrame,
+    Frame,
+    Meter,
+    Open,
+    Opened,
+    ReceiptFrame,
+    Result,
+    Step,
+    StepKind,
+    Truncate,
+)
+from protocol.identity import KeyPair
+from protocol.money import Work
+from protocol.route import Span
+from protocol.sampling import SamplingParameters
+from protocol.tensor import WireDtype, payload_hash
+
+SESSION = bytes(range(16))
+HEAD, FIRST, SECOND = (KeyPair(bytes([n]) * 32).peer_id for n in (1, 2, 3))
+ROWS = bytes(range(16)) * 2
+TOKENS = b"".join(n.to_bytes(4, "little") for n in (5, 70_000))
+
+OPEN = Open(
+    session_id=SESSION,
+    epoch=0,
+    hop_index=0,
+    hop_count=2,
+    previous=HEAD,
+    next=SECOND,
+    next_addresses=(f"/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{SECOND}",),
+    manifest_hash=bytes(32),
+    span=Span(0, 3),
+    wire_dtype=WireDtype.BF16,
+    sealed=True,
+    capacity_tokens=512,
+    sampling=None,
+    lease=b"an envelope",
+)
+LAST = Open(
+    session_id=SESSION,
+    epoch=1,
+    hop_index=1,
+    hop_count=2,
+    previous=FIRST,
+    next=HEAD,
+    next_addresses=(),
+    manifest_hash=bytes(32),
+    span=Span(3, 8),
+    wire_dtype=WireDtype.FP32,
+    sealed=False,
+    capacity_tokens=512,
+    sampling=SamplingParameters.from_floats(temperature=0.7, top_p=0.9, seed=42),
+    lease=None,
+)
+STEP = Step(
+    SESSION, 0, StepKind.PREFILL, 7, 2, 1, WireDtype.BF16, 8, ROWS, payload_hash(ROWS)
+)  # fmt: skip
+TOKEN_STEP = Step(SESSION, 0, StepKind.VERIFY, 9, 2, 2, None, 0, TOKENS, payload_hash(TOKENS))
+RESULT = Result(
+    SESSION, 3, StepKind.DECODE, 11, 1, 1, WireDtype.FP32, 8, ROWS, payload_hash(ROWS)
+)  # fmt: skip
+METER = Meter(SESSION, 0, 4, 66, Work(180, 18, 1056, 1040), b"i" * 32, b"o" * 32, final=False)
+
+FRAMES: dict[str, Frame] = {
+    "open": OPEN,
+    "open_last": LAST,
+    "opened": Opened(SESSION, 0, 1, "torch", "direct"),
+    "attach": Attach(SESSION, 0, 1),
+    "step": STEP,
+    "step_tokens": TOKEN_STEP,
+    "result": RESULT,
+    "truncate": Truncate(SESSION, 2, 40),
+    "meter": METER,
+    "receipt": ReceiptFrame(SESSION, b"an envelope"),
+    "ack": Ack(SESSION, 3, b"s" * 64),
+    "close": Close(SESSION, 0, 12, cancelled=True),
+    "error": ErrorFrame(SESSION, ErrorCode.UNPAID, "no receipt came"),
+}

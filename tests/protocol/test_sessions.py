@@ -1,0 +1,336 @@
+"""Head and hops against each other, with the network reduced to queues in between."""
+
+import dataclasses
+import itertools
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import HopFailed, LocalProtocolError, RemoteProtocolError, SessionError
+from protocol.frame import Close, Meter, Open, Opened, Result, Step, StepKind, Truncate
+from protocol.head_session import HeadSession
+from protocol.hop_session import HopSession
+from protocol.identity import KeyPair
+from protocol.money import Work
+from protocol.route import Hop, Route, Span
+from protocol.session import STEPS_IN_FLIGHT_MAX, SessionState
+from protocol.tensor import WireDtype, payload_hash
+
+SESSION = b"s" * 16
+HIDDEN = 8
+PEERS = [KeyPair(bytes([n + 1]) * 32).peer_id for n in range(4)]
+HEAD = KeyPair(b"h" * 32).peer_id
+
+
+class Ring:
+    """A head and its hops; `step` carries one step all the way round."""
+
+    def __init__(self, spans, *, sealed=True, window=None, credit=None, capacity=200):
+        hops = [Hop(peer, span) for peer, span in zip(PEERS, spans, strict=False)]
+        self.route = Route.of("m", spans[-1].end, hops, sealed=sealed)
+        self.dtype = WireDtype.BF16
+        self.head = HeadSession(
+            SESSION, self.route, hidden_size=HIDDEN, wire_dtype=self.dtype,
+            metered=window is not None,
+        )  # fmt: skip
+        self.hops = [
+            HopSession(
+                self.open(index, capacity), hidden_size=HIDDEN, window_tokens=window,
+                credit_tokens=credit,
+            )
+            for index in range(len(hops))
+        ]  # fmt: skip
+        self.meters: deque[tuple[int, Meter]] = deque()
+        for index, hop in enumerate(self.hops):
+            hop.ready()
+            self.head.accept_opened(index, Opened(SESSION, 0, index, "fake", "lan"))
+
+    def open(self, index, capacity):
+        hops = self.route.hops
+        return Open(
+            session_id=SESSION, epoch=0, hop_index=index, hop_count=len(hops),
+            previous=hops[index - 1].peer_id if index else HEAD,
+            next=hops[index + 1].peer_id if index + 1 < len(hops) else HEAD,
+            next_addresses=(), manifest_hash=bytes(32), span=hops[index].span,
+            wire_dtype=self.dtype, sealed=self.route.sealed, capacity_tokens=capacity,
+            sampling=None, lease=None,
+        )  # fmt: skip
+
+    def rows(self, count, *, tokens=False, fill=0):
+        return bytes([fill]) * (count * 4 if tokens else count * HIDDEN * 2)
+
+    def send(self, kind, count, wanted):
+        tokens = not self.route.sealed
+        payload = self.rows(count, tokens=tokens)
+        ticket = self.head.send_step(kind, count, wanted, payload_hash(payload))
+        return Step(
+            SESSION, 0, kind, ticket.position, count, wanted, None if tokens else self.dtype,
+            0 if tokens else HIDDEN, payload, payload_hash(payload),
+        )  # fmt: skip
+
+    def carry(self, step, *, until=None):
+        """Take a step through the hops; gives the result, and queues the meters that fall due."""
+        for index, hop in enumerate(self.hops[:until]):
+            assert hop.accept_step(step)
+            last = index == len(self.hops) - 1
+            tokens = last and not self.route.sealed
+            rows = step.wanted if last else step.count
+            payload = self.rows(rows, tokens=tokens, fill=index + 1)
+            digest = payload_hash(payload)
+            meter = hop.complete_step(step, bytes_out=len(payload), digest_out=digest)
+            if meter:
+                self.meters.append((index, meter))
+            kind = Result if last else Step
+            step = kind(
+                SESSION, 0, step.kind, step.position, step.count, step.wanted,
+                None if tokens else self.dtype, 0 if tokens else HIDDEN, payload, digest,
+            )  # fmt: skip
+        return step
+
+    def step(self, kind=StepKind.DECODE, count=1, wanted=1):
+        self.head.accept_result(self.carry(self.send(kind, count, wanted)))
+
+    def deliver_meters(self):
+        while self.meters:
+            self.head.accept_meter(*self.meters.popleft())
+
+    def close(self, *, cancelled=False):
+        close = self.head.close(cancelled=cancelled)
+        finals = [hop.accept_close(close) for hop in self.hops]
+        for index, meter in enumerate(finals):
+            if meter:
+                self.meters.append((index, meter))
+        self.deliver_meters()
+
+
+THREE = [Span(0, 3), Span(3, 5), Span(5, 8)]
+
+
+def test_work_metered_by_hops_is_what_the_head_computes():
+    ring = Ring(THREE, window=4, credit=8)
+    ring.step(StepKind.PREFILL, 6, 1)
+    ring.deliver_meters()
+    due = ring.head.payable()
+    assert [index for index, _ in due] == [0, 1, 2]
+    assert due[0][1].work == Work(prefill_token_layers=18, bytes_in=96, bytes_out=96)
+    assert due[2][1].work == Work(prefill_token_layers=18, bytes_in=96, bytes_out=16)
+    assert due[0][1].link_out_hash == due[1][1].link_in_hash
+
+
+def test_open_route_counts_token_ids_at_both_ends():
+    ring = Ring(THREE, sealed=False, window=1, credit=8)
+    ring.step()
+    ring.deliver_meters()
+    work = [meter.work for _, meter in ring.head.payable()]
+    assert (work[0].bytes_in, work[0].bytes_out) == (4, 16)
+    assert (work[2].bytes_in, work[2].bytes_out) == (16, 4)
+
+
+def test_final_meters_cover_only_results_that_arrived():
+    ring = Ring(THREE, window=64, credit=64)
+    ring.step(StepKind.PREFILL, 5, 1)
+    ring.carry(ring.send(StepKind.DECODE, 1, 1))  # its result is lost on the way to the head
+    ring.close(cancelled=True)
+    due = ring.head.payable()
+    assert {meter.steps for _, meter in due} == {1}
+    assert {meter.tokens for _, meter in due} == {5}
+    assert all(meter.final for _, meter in due)
+
+
+def test_a_window_meter_that_comes_after_close_does_not_hold_up_the_final_ones():
+    ring = Ring(THREE, window=1, credit=64)
+    ring.step()
+    late = ring.meters.popleft()
+    ring.meters.clear()
+    ring.meters.append(late)
+    ring.close()
+    assert [meter.final for _, meter in ring.head.payable()] == [True] * 3
+
+
+def test_hops_that_are_gone_do_not_cost_the_others_their_pay():
+    ring = Ring(THREE, window=64, credit=64)
+    ring.step(StepKind.PREFILL, 5, 1)
+    close = ring.head.close(cancelled=True)
+    for index in (0, 2):
+        ring.head.accept_meter(index, ring.hops[index].accept_close(close))
+    assert ring.head.payable() == []
+    assert [index for index, _ in ring.head.payable(gone={1})] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "message"),
+    [
+        (1, {"work": Work(99, 0, 96, 96)}, "other work"),
+        (1, {"tokens": 7}, "other work"),
+        (1, {"link_in_hash": b"x" * 32}, "incoming link"),
+        (0, {"link_out_hash": b"x" * 32}, "incoming link"),
+        (2, {"link_out_hash": b"x" * 32}, "another output"),
+        (0, {"link_in_hash": b"x" * 32}, "incoming link"),
+    ],
+)
+def test_a_dishonest_meter_is_not_paid(index, change, message):
+    ring = Ring(THREE, window=4, credit=8)
+    ring.step(StepKind.PREFILL, 6, 1)
+    ring.meters = deque(
+        (i, dataclasses.replace(meter, **change) if i == index else meter)
+        for i, meter in ring.meters
+    )
+    ring.deliver_meters()
+    with pytest.raises(HopFailed, match=message):
+        ring.head.payable()
+
+
+def test_a_hop_stops_when_its_credit_is_used_up_and_goes_on_when_paid():
+    ring = Ring(THREE, window=2, credit=4)
+    hop = ring.hops[0]
+    for _ in range(4):
+        assert hop.may_work()
+        ring.step()
+    assert not hop.may_work()
+    hop.accept_receipt(2)
+    assert hop.may_work()
+
+
+def test_whoever_must_wait_has_sent_a_meter_to_be_paid_for():
+    ring = Ring(THREE, window=3, credit=3)
+    ring.step(StepKind.PREFILL, 2, 1)
+    assert ring.hops[0].may_work()
+    ring.step(StepKind.PREFILL, 5, 1)
+    assert not ring.hops[0].may_work()
+    assert any(index == 0 for index, _ in ring.meters)
+
+
+def test_steps_must_come_in_order():
+    ring = Ring(THREE)
+    step = ring.send(StepKind.DECODE, 1, 1)
+    with pytest.raises(RemoteProtocolError, match="next"):
+        ring.hops[0].accept_step(dataclasses.replace(step, position=3))
+
+
+def test_a_step_of_an_older_epoch_is_void_and_of_a_newer_one_refused():
+    ring = Ring(THREE)
+    hop = ring.hops[0]
+    hop.open = dataclasses.replace(hop.open, epoch=2)
+    step = ring.send(StepKind.DECODE, 1, 1)
+    assert hop.accept_step(dataclasses.replace(step, epoch=1)) is False
+    with pytest.raises(RemoteProtocolError):
+        hop.accept_step(dataclasses.replace(step, epoch=3))
+
+
+def test_a_step_past_the_reserved_capacity_is_refused():
+    ring = Ring(THREE, capacity=4)
+    with pytest.raises(SessionError, match="reserved"):
+        ring.hops[0].accept_step(ring.send(StepKind.PREFILL, 5, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": WireDtype.FP32, "payload": b"\0" * 32}, {"dtype": None, "payload": b"\0" * 4}],
+)
+def test_content_that_was_not_agreed_is_refused(change):
+    ring = Ring(THREE)
+    step = dataclasses.replace(ring.send(StepKind.DECODE, 1, 1), **change)
+    with pytest.raises(RemoteProtocolError, match="takes"):
+        ring.hops[0].accept_step(step)
+
+
+def test_truncate_takes_rows_back_everywhere_and_keeps_the_work_counted():
+    ring = Ring(THREE, window=64, credit=64)
+    ring.step(StepKind.PREFILL, 5, 1)
+    ring.step(StepKind.VERIFY, 4, 4)
+    truncate = ring.head.send_truncate(6)
+    assert all(hop.accept_truncate(truncate) for hop in ring.hops)
+    ring.step()
+    assert ring.head.position == 7
+    ring.close()
+    assert {meter.tokens for _, meter in ring.head.payable()} == {10}
+
+
+def test_truncate_ahead_of_what_is_there_is_refused():
+    ring = Ring(THREE)
+    with pytest.raises(RemoteProtocolError):
+        ring.hops[0].accept_truncate(Truncate(SESSION, 0, 3))
+
+
+def test_the_head_does_not_truncate_while_a_step_is_on_its_way():
+    ring = Ring(THREE)
+    ring.send(StepKind.DECODE, 1, 1)
+    with pytest.raises(LocalProtocolError):
+        ring.head.send_truncate(0)
+
+
+def test_the_head_bounds_what_is_on_its_way():
+    ring = Ring(THREE)
+    for _ in range(STEPS_IN_FLIGHT_MAX):
+        ring.send(StepKind.DECODE, 1, 1)
+    with pytest.raises(LocalProtocolError):
+        ring.send(StepKind.DECODE, 1, 1)
+
+
+def test_a_result_nobody_asked_for_is_refused():
+    ring = Ring(THREE)
+    result = ring.carry(ring.send(StepKind.DECODE, 1, 1))
+    ring.head.accept_result(result)
+    with pytest.raises(RemoteProtocolError, match="no step"):
+        ring.head.accept_result(result)
+
+
+def test_a_result_of_another_shape_is_refused():
+    ring = Ring(THREE)
+    result = ring.carry(ring.send(StepKind.DECODE, 1, 1))
+    with pytest.raises(RemoteProtocolError, match="does not match"):
+        ring.head.accept_result(dataclasses.replace(result, position=5))
+
+
+def test_close_frees_a_hop_at_once_and_later_steps_are_dropped():
+    ring = Ring(THREE)
+    step = ring.send(StepKind.DECODE, 1, 1)
+    hop = ring.hops[0]
+    hop.accept_close(Close(SESSION, 0, 0, cancelled=True))
+    assert hop.state is SessionState.CLOSING
+    assert hop.accept_step(step) is False
+    hop.settled()
+    assert hop.state is SessionState.CLOSED
+    assert hop.accept_step(step) is False
+
+
+def test_close_that_refers_too_far_back_is_refused():
+    ring = Ring([Span(0, 8)], window=1000, credit=1000)
+    for _ in range(3 * STEPS_IN_FLIGHT_MAX):
+        ring.step()
+    with pytest.raises(RemoteProtocolError, match="too far back"):
+        ring.hops[0].accept_close(Close(SESSION, 0, 1, cancelled=True))
+
+
+STEPS = st.lists(
+    st.sampled_from([
+        (StepKind.PREFILL, 7, 0), (StepKind.PREFILL, 3, 1),
+        (StepKind.DECODE, 1, 1), (StepKind.VERIFY, 4, 4),
+    ]),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(STEPS, st.integers(1, 9), st.integers(1, 3), st.booleans())
+def test_receipts_always_add_up_to_all_work(steps, window, hop_count, sealed):
+    cuts = [0, *sorted({2, 5})[: hop_count - 1], 8]
+    ring = Ring(
+        [Span(a, b) for a, b in itertools.pairwise(cuts)],
+        sealed=sealed, window=window, credit=10_000,
+    )  # fmt: skip
+    paid: dict[int, Meter] = {}
+    for step in steps:
+        ring.step(*step)
+        ring.deliver_meters()
+        for index, meter in ring.head.payable():
+            assert index not in paid or meter.work.covers(paid[index].work)
+            paid[index] = meter
+    ring.close()
+    paid |= dict(ring.head.payable())
+    tokens = sum(count for _, count, _ in steps)
+    for index, hop in enumerate(ring.route.hops):
+        work = paid[index].work
+        assert work.prefill_token_layers + work.decode_token_layers == tokens * len(hop.span)
+        assert paid[index].final
