@@ -128,28 +128,34 @@ def _typed(hint: Any, value: object, where: str) -> object:
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
-        (inner,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        return _typed(inner, value, where)
+        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+        return _typed(hint, value, where)
+    if value is None:
+        raise RemoteProtocolError(f"{where} is missing.")
     if origin is tuple:
         if not isinstance(value, list):
             raise RemoteProtocolError(f"{where} must be a list.")
         item = typing.get_args(hint)[0]
         return tuple(_typed(item, element, where) for element in value)
-    if hint is PeerId:
-        if not isinstance(value, bytes):
-            raise RemoteProtocolError(f"{where} must be the bytes of a public key.")
+    if hint is not PeerId and dataclasses.is_dataclass(hint):
+        return decode_fields(typing.cast("type[Any]", hint), value)
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: Any, value: object, where: str) -> object:
+    """One number, text, byte string, choice or PeerId."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if hint is PeerId and isinstance(value, bytes):
         return PeerId(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > INTEGER_MAX:
+    if hint is int and is_integer:
+        if not -INTEGER_MAX <= typing.cast("int", value) <= INTEGER_MAX:
             raise RemoteProtocolError(f"{where} does not fit 64 bits.")
         return value
     if hint in (str, bytes, bool) and isinstance(value, hint):
         return value
-    if isinstance(hint, type) and issubclass(hint, enum.Enum) and isinstance(value, int | str):
+    if isinstance(hint, enum.EnumType) and (is_integer or isinstance(value, str)):
         try:
             return hint(value)
         except ValueError:
-            raise RemoteProtocolError(f"{where} has no value '{value}'.") from None
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return decode_fields(hint, value)
-    raise RemoteProtocolError(f"{where} is missing or has the wrong type.")
+            raise RemoteProtocolError(f"{where} has no such value.") from None
+    raise RemoteProtocolError(f"{where} has the wrong type.")

@@ -1,5 +1,6 @@
 """Sampling parameters of one sequence, with the bounds every hop checks."""
 
+import math
 from dataclasses import dataclass
 
 from protocol.errors import RemoteProtocolError
@@ -48,12 +49,12 @@ class SamplingParameters:
     ) -> "SamplingParameters":
         """From the floats an API speaks; raises RemoteProtocolError outside the bounds."""
         return cls(
-            temperature_millionths=round(temperature * _MILLION),
-            top_p_millionths=round(top_p * _MILLION),
-            min_p_millionths=round(min_p * _MILLION),
+            temperature_millionths=_millionths("temperature", temperature),
+            top_p_millionths=_millionths("top_p", top_p),
+            min_p_millionths=_millionths("min_p", min_p),
             top_k=top_k,
-            frequency_penalty_millionths=round(frequency_penalty * _MILLION),
-            presence_penalty_millionths=round(presence_penalty * _MILLION),
+            frequency_penalty_millionths=_millionths("frequency_penalty", frequency_penalty),
+            presence_penalty_millionths=_millionths("presence_penalty", presence_penalty),
             seed=seed,
         )
 
@@ -85,3 +86,9 @@ class SamplingParameters:
 def _check(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise RemoteProtocolError(f"{name} must be between {low} and {high} (in its unit).")
+
+
+def _millionths(name: str, value: float) -> int:
+    if not math.isfinite(value):
+        raise RemoteProtocolError(f"{name} must be a number.")
+    return round(value * _MILLION)
