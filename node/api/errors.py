@@ -152,6 +152,8 @@ def request_id_of(scope: Scope) -> str:
 def logged_problem(error: BaseException, request_id: str) -> Problem:
     """`problem_of`, and a line in the log when the fault is on our side of the wire."""
     problem = problem_of(error)
+    if isinstance(error, asyncio.CancelledError):
+        return problem  # a client that left looks the same, and neither is a fault
     if problem.status == _INTERNAL.status:
         logger.error("request %s failed", request_id, exc_info=error)
     elif problem.status > _INTERNAL.status:

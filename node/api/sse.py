@@ -68,6 +68,7 @@ async def send_events(
             raise
         except asyncio.CancelledError as error:
             await send_body(failed(error))
+            await send_body(b"", more=False)
             raise
         except Exception as error:  # whatever broke, the client must not take this for the end
             await send_body(failed(error))

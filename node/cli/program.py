@@ -84,4 +84,5 @@ def _log_to_stderr() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "quic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -6,7 +6,6 @@ there is nothing to unlink and nothing to leak into /dev/shm. One step is in fli
 what a peer sent lies here and nowhere in the control messages.
 """
 
-import math
 import mmap
 import os
 import tempfile
@@ -30,15 +29,14 @@ ALIGNMENT_BYTES = 64
 class Area:
     """A stretch of the shared memory, written from its start by one side, read by the other."""
 
-    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, memory: memoryview) -> None:
         self._memory = memory
 
     def write(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
         """Copy the arrays in, one behind the other; they must fit (the caller counted rows)."""
         offset = 0
         for array in arrays:
-            view = self._memory[offset : offset + array.nbytes].view(array.dtype)
-            view.reshape(array.shape)[...] = array
+            self._place(array.shape, array.dtype, offset)[...] = array
             offset += _aligned(array.nbytes)
 
     def read(
@@ -48,11 +46,14 @@ class Area:
         views: list[npt.NDArray[Any]] = []
         offset = 0
         for shape, dtype in shapes:
-            size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-            view = self._memory[offset : offset + size_bytes].view(dtype)
-            views.append(view.reshape(shape))
-            offset += _aligned(size_bytes)
+            view = self._place(shape, dtype, offset)
+            views.append(view)
+            offset += _aligned(view.nbytes)
         return views
+
+    def _place(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset: int) -> npt.NDArray[Any]:
+        # Raises TypeError where it would reach past the area.
+        return np.ndarray(shape, dtype, buffer=self._memory, offset=offset)
 
 
 class Channel:
@@ -64,8 +65,8 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.input = Area(np.empty(0, np.uint8))
-        self.output = Area(np.empty(0, np.uint8))
+        self.input = Area(memoryview(b""))
+        self.output = Area(memoryview(b""))
 
     @classmethod
     def create(cls) -> "Channel":
@@ -81,7 +82,7 @@ class Channel:
 
     def map(self, hidden_size: int) -> None:
         area_bytes = _area_bytes(hidden_size)
-        memory = np.frombuffer(mmap.mmap(self.descriptor, 2 * area_bytes), np.uint8)
+        memory = memoryview(mmap.mmap(self.descriptor, 2 * area_bytes))
         self.input, self.output = Area(memory[:area_bytes]), Area(memory[area_bytes:])
 
     def close(self) -> None:
@@ -89,7 +90,7 @@ class Channel:
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
-        self.input = self.output = Area(np.empty(0, np.uint8))
+        self.input = self.output = Area(memoryview(b""))
 
 
 def _area_bytes(hidden_size: int) -> int:

@@ -53,8 +53,11 @@ __all__ = [
 
 LENGTH = struct.Struct(">I")
 
-MESSAGE_BYTES_MAX = 256 * 1024
-"""A step of 1024 single rows is about 30 KiB of items; refusals add a sentence each."""
+_ITEM = struct.Struct("<qQIIBB?")
+"""Sequence, position, count, wanted, output, wire dtype, whether it brings tokens."""
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""A full batch in which every item is refused: 1024 times two reasons of 500 characters."""
 
 REASON_CHARACTERS_MAX = 500
 """Of an error's message: enough for a sentence, small enough for a full batch of refusals."""
@@ -138,41 +141,45 @@ def decode_statistics(fields: list[int]) -> EngineStatistics:
     return EngineStatistics(sequences, reserved, kv_max, steps, rows, busy_ns / 1e9)
 
 
-def encode_items(batch: Sequence[StepItem]) -> list[list[int]]:
-    """Everything of the items but their arrays."""
-    return [
-        [
+def encode_items(batch: Sequence[StepItem]) -> bytes:
+    """Everything of the items but their arrays: a fixed layout, as this is in every step's way."""
+    return b"".join(
+        _ITEM.pack(
             item.sequence_id,
             item.position,
             item.count,
             item.wanted,
             _OUTPUTS.index(item.output),
             _WIRE_DTYPES.index(item.wire_dtype),
-            int(item.tokens is not None),
-        ]
+            item.tokens is not None,
+        )
         for item in batch
-    ]
+    )
 
 
-def decode_items(fields: list[list[int]], hidden_size: int, area: Area) -> list[StepItem]:
+def decode_items(data: bytes, hidden_size: int, area: Area) -> list[StepItem]:
     """The items, their arrays being views of the input area."""
-    wire_dtypes = [_WIRE_DTYPES[entry[5]] for entry in fields]
+    entries = list(_ITEM.iter_unpack(data))
     shapes: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
-        ((entry[2],), np.int32) if entry[6] else ((entry[2], hidden_size), wire_array_dtype(dtype))
-        for entry, dtype in zip(fields, wire_dtypes, strict=True)
+        ((count,), np.int32)
+        if is_tokens
+        else ((count, hidden_size), wire_array_dtype(_WIRE_DTYPES[wire]))
+        for _, _, count, _, _, wire, is_tokens in entries
     ]
     return [
         StepItem(
-            sequence_id=entry[0],
-            position=entry[1],
-            count=entry[2],
-            wanted=entry[3],
-            output=_OUTPUTS[entry[4]],
-            wire_dtype=dtype,
-            tokens=array if entry[6] else None,
-            hidden=None if entry[6] else array,
+            sequence_id,
+            position,
+            count,
+            wanted,
+            _OUTPUTS[output],
+            _WIRE_DTYPES[wire],
+            tokens=array if is_tokens else None,
+            hidden=None if is_tokens else array,
         )
-        for entry, dtype, array in zip(fields, wire_dtypes, area.read(shapes), strict=True)
+        for (sequence_id, position, count, wanted, output, wire, is_tokens), array in zip(
+            entries, area.read(shapes), strict=True
+        )
     ]
 
 

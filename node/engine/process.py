@@ -1,4 +1,4 @@
-"""One life of a worker process: started, asked, and found dead. EngineWorker keeps one.
+"""One life of a worker process: started, asked, and found dead. EngineWorker keeps one. POSIX.
 
 The socket is an asyncio transport: the loop itself reads and writes it (epoll, or libuv under
 uvloop), so a step costs no thread hand-over and nothing here can block the loop. The child's end
@@ -77,10 +77,21 @@ class WorkerProcess(asyncio.Protocol):
         """Start a child that waits for LOAD. `threads` bounds its compute libraries' pools."""
         ours, theirs = socket.socketpair()
         channel = Channel.create()
-        with theirs:
-            process = _start_child(theirs.fileno(), channel.descriptor, threads)
-        worker = cls(process, channel)
-        await worker._loop.create_unix_connection(lambda: worker, sock=ours)
+        process = None
+        try:
+            with theirs:
+                process = _start_child(theirs.fileno(), channel.descriptor, threads)
+            worker = cls(process, channel)
+            await worker._loop.create_unix_connection(lambda: worker, sock=ours)
+        except BaseException as error:
+            ours.close()
+            channel.close()
+            if process is not None:
+                process.kill()
+                process.wait(EXIT_WAIT_S)
+            if isinstance(error, OSError):
+                raise EngineDied(f"The engine's process did not start: {error}") from error
+            raise
         return worker
 
     @property

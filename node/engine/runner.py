@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from node.engine.async_engine import AsyncEngine
 from node.engine.base import EngineInfo, EngineStatistics, StepItem, StepResult
@@ -18,6 +17,7 @@ from node.engine.errors import EngineDied, StepCancelled
 from node.engine.rate import Rate
 from node.engine.restarts import RestartBudget, RestartLimits
 from node.engine.scheduler import Scheduled, Scheduler
+from node.engine.waiting import Waiters, as_engine_error, copy_error, run_controls
 from protocol.errors import EngineError
 from protocol.sampling import SamplingParameters
 
@@ -42,14 +42,6 @@ class RunnerStatistics:
     restarts: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Control:
-    """A truncate or close waiting for its place between two batches."""
-
-    run: Callable[[], Awaitable[None]]
-    future: "asyncio.Future[None]"
-
-
 class EngineRunner:
     """Batches many callers' steps for one engine. Create and use within one event loop."""
 
@@ -64,11 +56,11 @@ class EngineRunner:
     ) -> None:
         self._engine = engine
         self._scheduler = scheduler or Scheduler()
-        self._on_restart = on_restart
+        self.on_restart = on_restart
+        """Called when the engine runs again after a death: every sequence of before is lost."""
         self._restarts = RestartBudget(restart_limits)
         self._clock = clock
-        self._futures: dict[int, asyncio.Future[StepResult]] = {}
-        self._controls: list[_Control] = []
+        self._waiters = Waiters()
         self._wake = asyncio.Event()
         self._refusal: EngineError | None = None
         """Why no work is taken now; None while running."""
@@ -89,20 +81,21 @@ class EngineRunner:
         self._admit()
         await self._engine.open(sequence_id, capacity_tokens=capacity_tokens, sampling=sampling)
 
-    async def submit(self, item: StepItem, *, lease_key: bytes = b"") -> StepResult:
+    async def submit(self, item: StepItem, *, lease_key: bytes | None = None) -> StepResult:
         """Queue a step and wait for its result.
+
+        Sequences with one `lease_key` share their turns; without one each has its own.
 
         Raises the item's own StepInvalid, QueueFull, StepCancelled when the sequence is closed or
         truncated first, and EngineDied. Cancelling the call does not take the item back: close
         or truncate the sequence for that.
         """
         self._admit()
+        if lease_key is None:
+            lease_key = b"sequence %d" % item.sequence_id
         scheduled = self._scheduler.add(item, lease_key, self._clock())
-        future: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
-        self._futures[scheduled.ticket] = future
         self._wake.set()
-        return await future
+        return await self._waiters.add_step(scheduled.ticket)
 
     async def truncate(self, sequence_id: int, position: int) -> None:
         """As Engine.truncate, after the step in flight; the sequence's queued steps are void."""
@@ -150,68 +143,57 @@ class EngineRunner:
     def _admit(self) -> None:
         """Refuse work that could not run; start the task with the first that can."""
         if self._refusal is not None:
-            raise _copy(self._refusal)
+            raise copy_error(self._refusal)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._note_end)
             self._arm_watch()
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        """A task that failed leaves nobody waiting: that would be a bug of ours, but not a hang."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._refusal = as_engine_error(error)
+            self._fail_all(self._refusal)
 
     async def _control(self, sequence_id: int, run: Callable[[], Awaitable[None]]) -> None:
         for scheduled in self._scheduler.discard(sequence_id):
-            self._settle(scheduled, StepCancelled("Its sequence was closed or truncated."))
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
-        self._controls.append(_Control(run, future))
+            self._waiters.settle(
+                scheduled.ticket, StepCancelled("Its sequence was closed or truncated.")
+            )
         self._wake.set()
-        await future
+        await self._waiters.add_control(run)
 
     async def _run(self) -> None:
         while True:
             self._wake.clear()
             try:
                 if self._engine.died.is_set():
-                    raise EngineDied("The engine's process is gone.")
-                did_work = await self._run_controls()
+                    await self._engine.statistics()  # raises, and says how it died
+                if controls := self._waiters.take_controls():
+                    await run_controls(controls)
                 if batch := self._scheduler.next_batch():
                     await self._run_batch(batch)
-                    did_work = True
             except EngineDied as death:
                 if not await self._recover(death):
                     return
                 continue
-            if not did_work:
+            if not controls and not batch:
                 if self._stopping.is_set():
                     return
                 await self._wake.wait()
-
-    async def _run_controls(self) -> bool:
-        controls, self._controls = self._controls, []
-        if not controls:
-            return False
-        # Sent in order without waiting in between; the engine works in that order.
-        outcomes = await asyncio.gather(
-            *(control.run() for control in controls), return_exceptions=True
-        )
-        for control, outcome in zip(controls, outcomes, strict=True):
-            if control.future.done():
-                continue
-            if isinstance(outcome, BaseException):
-                control.future.set_exception(_as_engine_error(outcome))
-            else:
-                control.future.set_result(None)
-        return True
 
     async def _run_batch(self, batch: Sequence[Scheduled]) -> None:
         try:
             results = await self._engine.step([scheduled.item for scheduled in batch])
         except Exception as error:  # the task must outlive any one batch
-            failure = _as_engine_error(error)
+            failure = as_engine_error(error)
             for scheduled in batch:
-                self._settle(scheduled, _copy(failure))
+                self._waiters.settle(scheduled.ticket, copy_error(failure))
             if isinstance(error, EngineDied):
                 raise
             return
         for scheduled, result in zip(batch, results, strict=True):
-            self._settle(scheduled, result)
+            self._waiters.settle(scheduled.ticket, result)
         self._rate.add(sum(scheduled.item.count for scheduled in batch), self._clock())
 
     async def _recover(self, death: EngineDied) -> bool:
@@ -225,9 +207,9 @@ class EngineRunner:
             await asyncio.sleep(delay_s)
             try:
                 await self._engine.restart()
-            except EngineError as error:
+            except Exception as error:  # one more reason not to start, whichever it is
                 logger.warning("The engine did not start again: %s", error)
-                self._refusal = _copy(error)
+                self._refusal = as_engine_error(error)
                 continue
             self._restart_count += 1
             if self._stopping.is_set():
@@ -240,10 +222,10 @@ class EngineRunner:
         return False
 
     async def _tell_restart(self) -> None:
-        if self._on_restart is None:
+        if self.on_restart is None:
             return
         try:
-            await self._on_restart()
+            await self.on_restart()
         except Exception:  # the hook's trouble must not stop the engine
             logger.exception("The restart hook failed.")
 
@@ -258,39 +240,8 @@ class EngineRunner:
 
     def _fail_queued(self, error: EngineError) -> None:
         for scheduled in self._scheduler.discard_all():
-            self._settle(scheduled, _copy(error))
+            self._waiters.settle(scheduled.ticket, copy_error(error))
 
     def _fail_all(self, error: EngineError) -> None:
         self._fail_queued(error)
-        controls, self._controls = self._controls, []
-        futures: list[asyncio.Future[Any]] = [*self._futures.values()]
-        for future in futures + [control.future for control in controls]:
-            if not future.done():
-                future.set_exception(_copy(error))
-        self._futures.clear()
-
-    def _settle(self, scheduled: Scheduled, outcome: StepResult | EngineError) -> None:
-        future = self._futures.pop(scheduled.ticket, None)
-        if future is None or future.done():
-            return
-        if isinstance(outcome, EngineError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
-
-
-def _copy(error: EngineError) -> EngineError:
-    """One exception object a waiter: raising a shared one would pile up tracebacks on it."""
-    return type(error)(error.message, hint=error.hint)
-
-
-def _as_engine_error(error: BaseException) -> EngineError:
-    if isinstance(error, EngineError):
-        return _copy(error)
-    logger.error("The engine failed in an unforeseen way.", exc_info=error)
-    return EngineError(f"The engine failed: {error!r}")
-
-
-def _retrieve(future: "asyncio.Future[Any]") -> None:
-    if not future.cancelled():
-        future.exception()  # its caller may be gone; asyncio would complain of nobody looking
+        self._waiters.fail_all(error)

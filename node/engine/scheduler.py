@@ -36,10 +36,11 @@ class SchedulerLimits:
     queue_items_max: int = 1024
     """Waiting in all; about what a thousand sessions of one step each would bring."""
 
-    queue_rows_max: int = 8192
-    """Waiting in all: 256 MiB of fp32 activations at hidden size 8192."""
+    queue_rows_max: int = 32_768
+    """Waiting in all: 512 MiB of fp32 activations at hidden size 4096. Sessions that keep to
+    their capacity have no more rows waiting than the KV budget, so only a flood meets this."""
 
-    lease_rows_max: int = 4096
+    lease_rows_max: int = 16_384
     """Waiting of one lease, so that a flood from one leaves room for the others."""
 
     def __post_init__(self) -> None:

@@ -62,16 +62,24 @@ class SealedEnds:
     """Embeds and samples on the head's own shard; needs a fresh sequence there."""
 
     def __init__(
-        self, runner: EngineRunner, *, wire_dtype: WireDtype, sampling: SamplingParameters
+        self,
+        runner: EngineRunner,
+        *,
+        wire_dtype: WireDtype,
+        sampling: SamplingParameters,
+        capacity_tokens: int,
     ) -> None:
         self.dtype: WireDtype | None = wire_dtype
         self._runner = runner
         self._wire_dtype = wire_dtype
         self._sampling = sampling
+        self._capacity_tokens = capacity_tokens
         self._sequence_id = next(_sequence_ids)
 
     async def open(self) -> None:
-        await self._runner.open(self._sequence_id, capacity_tokens=1, sampling=self._sampling)
+        await self._runner.open(
+            self._sequence_id, capacity_tokens=self._capacity_tokens, sampling=self._sampling
+        )
 
     async def embed(self, tokens: Sequence[int], position: int) -> bytes:
         ids: TokenIds = np.asarray(tokens, dtype=np.int32)

@@ -149,7 +149,10 @@ class HeadService:
             return OpenEnds()
         assert prompt.model.ends is not None
         return SealedEnds(
-            prompt.model.ends, wire_dtype=self._wire_dtype, sampling=prompt.request.sampling
+            prompt.model.ends,
+            wire_dtype=self._wire_dtype,
+            sampling=prompt.request.sampling,
+            capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
         )
 
     def _route_request(self, prompt: _Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:

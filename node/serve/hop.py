@@ -85,6 +85,8 @@ class HopDriver:
         self._collector = collector
         self._queue: asyncio.Queue[Step | Truncate] = asyncio.Queue(STEPS_IN_FLIGHT_MAX + 1)
         self._paid = asyncio.Event()
+        self.engine_lost = asyncio.Event()
+        """Set by the server when the engine came back without this session's KV."""
         self._send_lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -98,14 +100,16 @@ class HopDriver:
             readers.append(asyncio.create_task(self._read_link()))
         if self._link_out is not self._head:
             readers.append(asyncio.create_task(self._watch_link_out()))
+        readers.append(asyncio.create_task(self._watch_engine()))
         tasks = [work, *readers]
         try:
             # the head's reader ends with the session; any other end is a failure
             while not readers[0].done():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()
                     tasks.remove(task)
+                    if not task.cancelled():  # CLOSE cancels the work below
+                        task.result()
                 if self.session.state is SessionState.CLOSING:
                     work.cancel()
             readers[0].result()
@@ -170,6 +174,10 @@ class HopDriver:
         if self.session.state is SessionState.READY:
             await asyncio.sleep(CLOSE_TIMEOUT_S)
             raise SessionError("The downstream hop has left.", code=ErrorCode.PEER_GONE)
+
+    async def _watch_engine(self) -> None:
+        await self.engine_lost.wait()
+        raise SessionError("The engine died and lost its KV.", code=ErrorCode.ENGINE_FAILED)
 
     def _enqueue(self, frame: Step | Truncate) -> None:
         if isinstance(frame, Step):

@@ -75,7 +75,13 @@ class SessionServer:
 
     def start(self) -> None:
         """Begin to take sessions; call once the engine is loaded."""
+        self._runner.on_restart = self._engine_restarted
         self._host.set_handler(PROTOCOL, self._handle)
+
+    async def _engine_restarted(self) -> None:
+        """Sessions under way cannot go on: what they had in the engine is gone."""
+        for driver in self._drivers.values():
+            driver.engine_lost.set()
 
     @property
     def sessions(self) -> int:

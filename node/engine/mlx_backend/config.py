@@ -17,11 +17,17 @@ __all__ = ["SERVED", "ModelConfig", "normalize"]
 SERVED = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families with a test against the unsplit model in transformers."""
 
-ROPE_TYPES = frozenset({"default", "linear", "llama3"})
+ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rope scalings that mlx_lm computes as transformers does."""
 
 MISTRAL_WINDOW = 4096
 """What transformers takes where a Mistral config names no sliding_window."""
+
+_YARN_FIELDS = frozenset({
+    "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings",
+    "beta_fast", "beta_slow",
+})  # fmt: skip
+"""What mlx_lm reads of a yarn rope and computes as transformers does."""
 
 _REQUIRED = (
     "num_hidden_layers",
@@ -112,11 +118,16 @@ def _rope(family: str, config: Mapping[str, Any]) -> tuple[float, dict[str, Any]
             f"This {family} model uses rope type '{str(kind)[:32]}' in a form not served by MLX.",
             hint=f"Served are {', '.join(sorted(ROPE_TYPES))}.",
         )
+    if kind == "yarn" and (unread := sorted(set(rope) - _YARN_FIELDS)):
+        raise ModelUnsupported(f"This {family} model's yarn rope sets {unread[0][:32]}.")
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
     if kind == "default":
         return theta, None
     scaling = {**rope, "rope_type": kind}
-    if kind == "llama3":  # transformers takes the model's context where the original is not named
+    if kind in (
+        "llama3",
+        "yarn",
+    ):  # transformers takes the model's context where the original is not named
         scaling.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
     return theta, scaling
 

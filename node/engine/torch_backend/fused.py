@@ -2,7 +2,7 @@
 
 It computes what the families' own transformers layers compute, from their loaded weights: query,
 key and value are one linear, gate and up another, and the rotation of queries and keys one
-operation. `tests/node/engine/test_torch_fused.py` compares the two forms layer by layer. Families
+operation. `tests/node/engine/test_torch_layers.py` compares the two forms layer by layer. Families
 with anything more in a layer run through `FamilyStack` in shard.py.
 """
 

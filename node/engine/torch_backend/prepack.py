@@ -111,6 +111,7 @@ def prepack_linears(module: nn.Module, maker: LinearMaker) -> None:
 
 
 def held_bytes(module: nn.Module) -> int:
-    """Bytes of all weights below `module` as held in memory, packed copies included."""
-    packed = (part.held_bytes for part in module.modules() if isinstance(part, PackedLinear))
-    return sum(packed) + sum(parameter.nbytes for parameter in module.parameters())
+    """Bytes of all weights below `module` as held: packed copies too, shared ones once."""
+    packed = sum(part.held_bytes for part in module.modules() if isinstance(part, PackedLinear))
+    plain = {parameter.data_ptr(): parameter.nbytes for parameter in module.parameters()}
+    return packed + sum(plain.values())

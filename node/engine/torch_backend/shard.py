@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from transformers.utils.logging import disable_progress_bar
@@ -160,7 +161,7 @@ def _load_model(spec: ShardSpec, config: Any) -> Any:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ShardMismatch(f"The weights could not be read: {error}") from error
     # Unexpected keys are silenced in the cut class, so this is the only guard.
     if report["missing_keys"]:
