@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
+from node.head.opening import Opening
 from node.head.payer import Payer
 from node.router.base import RoutePlan
 from protocol.errors import (
@@ -25,7 +26,6 @@ from protocol.frame import (
     ErrorFrame,
     Frame,
     Meter,
-    Open,
     Opened,
     ReceiptFrame,
     Result,
@@ -35,7 +35,6 @@ from protocol.frame import (
     encode_frame,
 )
 from protocol.head_session import HeadSession
-from protocol.identity import PeerId
 from protocol.model import ModelManifest
 from protocol.route import Hop
 from protocol.sampling import SamplingParameters
@@ -66,9 +65,9 @@ class RouteSession:
         self.plan = plan
         self._host = host
         self._manifest = manifest
-        self._wire_dtype = wire_dtype
-        self._capacity_tokens = capacity_tokens
-        self._sampling = sampling
+        self._opening = Opening(
+            plan, host.peer_id, manifest.manifest_hash, wire_dtype, capacity_tokens, sampling
+        )
         self._payer = Payer(plan.payer_key, plan.leases) if plan.payer_key else None
         self._session = HeadSession(
             plan.session_id,
@@ -199,34 +198,10 @@ class RouteSession:
             addresses = [Address.from_text(text) for text in hop.addresses]
             connection = await self._host.connect(hop.peer_id, addresses, timeout_s=OPEN_TIMEOUT_S)
             self._streams[index] = await connection.open_stream(PROTOCOL)
-            await self._send(index, self._open_frame(index, hop))
+            await self._send(index, self._opening.frame(index))
         except TransportError as error:
             raise self._hop_failed(index, ErrorCode.PEER_GONE, error.message) from error
         self._readers.append(asyncio.create_task(self._read(index)))
-
-    def _open_frame(self, index: int, hop: Hop) -> Open:
-        last = index == len(self._hops) - 1
-        sealed = self.plan.route.sealed
-        return Open(
-            session_id=self._session.session_id,
-            epoch=self._session.epoch,
-            hop_index=index,
-            hop_count=len(self._hops),
-            previous=self._host.peer_id if index == 0 else self._hops[index - 1].peer_id,
-            next=self._next_peer(index),
-            next_addresses=() if last else self._hops[index + 1].addresses,
-            manifest_hash=self._manifest.manifest_hash,
-            span=hop.span,
-            wire_dtype=self._wire_dtype,
-            sealed=sealed,
-            capacity_tokens=self._capacity_tokens,
-            sampling=self._sampling if last and not sealed else None,
-            lease=self.plan.lease_envelopes[index] if self._payer else None,
-        )
-
-    def _next_peer(self, index: int) -> PeerId:
-        last = index == len(self._hops) - 1
-        return self._host.peer_id if last else self._hops[index + 1].peer_id
 
     async def _read(self, index: int) -> None:
         """Take one hop's frames until its stream ends; keep the session's first failure."""

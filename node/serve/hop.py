@@ -10,14 +10,12 @@ the head's own stream and so overtakes everything that is under way on the links
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from node.engine.base import Output, StepItem, wire_array_dtype
 from node.engine.runner import EngineRunner
+from node.serve.codes import attempt, code_of
 from node.serve.collector import Collector
+from node.serve.items import step_item
 from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
 from protocol.frame import (
     Ack,
@@ -25,7 +23,6 @@ from protocol.frame import (
     ErrorFrame,
     Frame,
     Meter,
-    Open,
     Opened,
     ReceiptFrame,
     Result,
@@ -220,7 +217,7 @@ class HopDriver:
         opened = self.session.open
         samples = opened.is_last and not opened.sealed
         result = await self._runner.submit(
-            _item(step, self._sequence_id, opened, samples=samples),
+            step_item(step, self._sequence_id, opened, samples=samples),
             lease_key=self._lease.lease_id if self._lease else opened.session_id,
         )
         rows = result.tokens if samples else result.hidden
@@ -284,56 +281,5 @@ class HopDriver:
 
     async def _fail(self, error: PieceworkError) -> None:
         self.session.fail()
-        code = error.code if isinstance(error, SessionError) else code_of(error)
-        frame = ErrorFrame(self.session.open.session_id, code, error.message[:200])
+        frame = ErrorFrame(self.session.open.session_id, code_of(error), error.message[:200])
         await attempt(lambda: self._send_head(frame))
-
-
-def code_of(error: PieceworkError) -> ErrorCode:
-    """The one place where our errors become codes on the wire."""
-    from node.engine.errors import EngineDied, OutOfKV
-    from protocol.errors import EngineError, ProtocolError, VerificationError
-    from transport.errors import TransportError
-
-    match error:
-        case SessionError():
-            return error.code
-        case OutOfKV():
-            return ErrorCode.NO_CAPACITY
-        case EngineDied():
-            return ErrorCode.ENGINE_FAILED
-        case EngineError() | ProtocolError():
-            return ErrorCode.MALFORMED
-        case VerificationError():
-            return ErrorCode.NOT_ADMITTED
-        case TransportError():
-            return ErrorCode.PEER_GONE
-    return ErrorCode.INTERNAL
-
-
-async def attempt(action: Callable[[], Awaitable[None]]) -> None:
-    """Tell a peer something that it may be too late to tell."""
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await action()
-    except (PieceworkError, TimeoutError) as error:
-        logger.debug("could not tell the peer: %s", error)
-
-
-def _item(step: Step, sequence_id: int, opened: Open, *, samples: bool) -> StepItem:
-    hidden = tokens = None
-    if step.dtype is None:
-        tokens = np.frombuffer(step.payload, dtype="<i4").astype(np.int32, copy=False)
-    else:
-        rows = np.frombuffer(step.payload, dtype=wire_array_dtype(step.dtype))
-        hidden = rows.reshape(step.count, step.hidden_size)
-    return StepItem(
-        sequence_id=sequence_id,
-        position=step.position,
-        count=step.count,
-        wanted=step.wanted if opened.is_last else step.count,
-        output=Output.TOKENS if samples else Output.HIDDEN,
-        wire_dtype=opened.wire_dtype,
-        tokens=tokens,
-        hidden=hidden,
-    )

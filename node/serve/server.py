@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from node.engine.runner import EngineRunner
 from node.serve.admission import Admission
+from node.serve.codes import attempt, code_of
 from node.serve.collector import Collector
-from node.serve.hop import HopDriver, attempt, code_of
+from node.serve.hop import HopDriver
 from node.serve.links import LinkBoard
 from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
 from protocol.frame import PROTOCOL, Attach, ErrorFrame, Open, Opened, decode_frame, encode_frame
