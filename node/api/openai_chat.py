@@ -18,7 +18,6 @@ from node.api.schemas import ChatRequest
 from node.api.settings import ApiSettings
 from node.api.sse import DONE, KEEP_ALIVE, STREAM_HEADERS, event, send_events, with_ticks
 from node.head.answer import Answer, AnswerRequest, Head
-from protocol.errors import PieceworkError
 
 __all__ = ["chat_router"]
 
@@ -67,7 +66,7 @@ class _WholeChat(AnswerResponse):
     async def write(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             text = "".join([delta.text async for delta in answer])
-        except PieceworkError as error:
+        except Exception as error:
             if answer.completion_tokens:
                 raise ApiError(
                     without_retry(logged_problem(error, request_id_of(scope)))

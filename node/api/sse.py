@@ -99,6 +99,8 @@ async def with_ticks(items: AsyncIterator[Item], tick_s: float) -> AsyncGenerato
         if pending is not None:
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
+        if isinstance(items, AsyncGenerator):  # else it would end when the collector finds it
+            await items.aclose()
 
 
 async def _next(items: AsyncIterator[Item]) -> Item:

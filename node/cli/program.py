@@ -84,5 +84,5 @@ def _log_to_stderr() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for chatty in ("httpx", "quic"):
+    for chatty in ("httpx", "httpx2", "quic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

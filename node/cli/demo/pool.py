@@ -10,7 +10,7 @@ from node.cli.demo.processes import Children, free_ports
 from node.config import Home
 from node.engine.backends import available_backends, choose_backend
 from node.engine.base import ComputeDtype
-from node.errors import ConfigInvalid
+from node.errors import ConfigInvalid, MarketUnreachable
 from node.hardware import memory_for_layers
 from node.market_client import MarketClient
 from protocol.identity import KeyPair
@@ -62,7 +62,7 @@ async def start_pool(
         "--port", str(market_port), "--settlement-window-s", "1",
     )  # fmt: skip
     await children.wait_until(
-        "market", lambda log: "ready" in log, "sign of life", timeout_s=MARKET_TIMEOUT_S
+        "market", lambda _: _answers(market_url), "answer", timeout_s=MARKET_TIMEOUT_S
     )
     homes = tuple(directory / f"provider-{index}" for index in range(options.nodes))
     dtype = ComputeDtype.FP32 if options.exact else ComputeDtype.BF16
@@ -111,13 +111,27 @@ async def _start_provider(
         "--kv-tokens", str(KV_TOKENS), "--listen", "127.0.0.1", "--threads", "1",
         "--compute", dtype,
     )  # fmt: skip
-    await children.wait_until(
-        name, lambda log: "loads layers" in log, "span", timeout_s=NODE_TIMEOUT_S
-    )
+    await children.wait_until(name, _knows_span, "span", timeout_s=NODE_TIMEOUT_S)
 
 
 async def _wait_file(children: Children, name: str, path: Path) -> None:
-    await children.wait_until(name, lambda _: path.exists(), "status", timeout_s=NODE_TIMEOUT_S)
+    async def exists(_: str) -> bool:
+        return path.exists()  # noqa: ASYNC240 - a stat of a local file
+
+    await children.wait_until(name, exists, "status", timeout_s=NODE_TIMEOUT_S)
+
+
+async def _knows_span(log: str) -> bool:
+    return "loads layers" in log
+
+
+async def _answers(market_url: str) -> bool:
+    try:
+        async with MarketClient(market_url, KeyPair.generate()) as client:
+            await client.terms()
+    except MarketUnreachable:
+        return False
+    return True
 
 
 async def _make_buyer(market_url: str) -> str:

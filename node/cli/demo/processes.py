@@ -6,7 +6,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from node.errors import NodeError
@@ -17,6 +17,9 @@ STOP_TIMEOUT_S = 45.0
 """Ctrl-C drains; a node gives its sessions 30 s."""
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
+
+
+Condition = Callable[[str], Awaitable[bool]]
 
 
 class ChildFailed(NodeError):
@@ -59,13 +62,13 @@ class Children:
         self._children[name] = _Child(name, process, log)
 
     async def wait_until(
-        self, name: str, condition: Callable[[str], bool], what: str, *, timeout_s: float
+        self, name: str, condition: Condition, what: str, *, timeout_s: float
     ) -> None:
         """Wait until `condition(log text)` holds; raises ChildFailed with the end of its log."""
         child = self._children[name]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not condition(child.log.read_text(errors="replace")):
+                while not await condition(child.log.read_text(errors="replace")):
                     if child.process.returncode is not None:
                         break
                     await asyncio.sleep(POLL_S)

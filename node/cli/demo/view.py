@@ -42,7 +42,7 @@ def _route(route: list[dict[str, Any]]) -> Table:
             hop["peer_id"][-8:],
             hop["span"],
             hop["backend"],
-            hop["path_kind"],
+            hop["path"],
             format_usd(hop["earned_nanos"]),
             f"{hop['bytes_in'] or 0:,} B",
             f"{hop['bytes_out'] or 0:,} B",

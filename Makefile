@@ -1,0 +1,59 @@
+# Piecework: every command a person types. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+STAMP := $(VENV)/.piecework-installed
+INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint fmt types layers docs bench vectors clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install everything (again when the pins change)
+
+demo: $(STAMP) ## start a market, three providers and a gateway; ask one question; show the money
+	@$(BIN)/piecework demo $(DEMO)
+
+test: $(STAMP) ## all tests: style, types, import contracts, docs, packages, flows
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: test ## what CI runs
+
+lint: $(STAMP) ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+fmt: $(STAMP) ## format, and fix what can be fixed safely
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+types: $(STAMP) ## mypy, strict
+	@$(BIN)/mypy
+
+layers: $(STAMP) ## who may import whom
+	@$(BIN)/python -m pytest --quiet tests/test_architecture.py
+
+docs: $(STAMP) ## links, words and commands in README and docs/
+	@$(BIN)/python -m pytest --quiet tests/test_docs.py
+
+bench: $(STAMP) ## measure, and write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.run
+
+vectors: $(STAMP) ## rewrite the golden vectors: only when the wire changes on purpose
+	@$(BIN)/python -m tests.vectors.make
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# MLX has no build for every machine; without it a node serves with torch.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Piecework needs Python 3.11 or newer, and '$(PYTHON)' is not: try 'make setup PYTHON=python3.11'." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); the first time takes some minutes." >&2
+	@$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) --editable '.[mlx]' 2>$(VENV)/mlx.log || \
+	  echo "MLX does not install on this machine ($(VENV)/mlx.log says why): going on with torch alone." >&2
+	@touch $@

@@ -1,0 +1,207 @@
+"""How fast the torch engine decodes, against transformers and against the machine's memory.
+
+The model has the shape of `llama-0.5b` in tools/tiny_checkpoints.py: 474 M weights are read for a
+token, 948 MB in bf16. Every ratio is taken inside one round, the two sides one after the other, and
+the median of the rounds is the figure; so a machine that is busy with something else spoils the
+spread and less the figure. One thread, greedy, prompts of 32 tokens.
+`python -m benchmarks.engine_decode` prints the rows.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.row import Row
+from node.engine.base import ComputeDtype, Engine, Output, ShardSpec, StepItem, StepResult
+from node.engine.torch_backend import load
+from protocol.route import Span
+from protocol.sampling import SamplingParameters
+from protocol.tensor import WireDtype
+from tools.tiny_checkpoints import make_checkpoint
+
+__all__ = ["rows"]
+
+LAYERS = 28
+PROMPT_TOKENS = 32
+STEPS = 12
+WARM_STEPS = 2
+CAPACITY_TOKENS = 128
+REPEATS = 5
+BANDWIDTH_BYTES = 1 << 30
+BATCH_MARKS = {1: ">= 1.6 x", 8: ">= 1.5 x", 32: ">= 1.3 x"}
+GREEDY = SamplingParameters(temperature_millionths=0)
+
+
+def rows(repeats: int = REPEATS) -> list[Row]:
+    """All rows; about five minutes for five repeats."""
+    with tempfile.TemporaryDirectory(prefix="piecework-bench-") as folder:
+        directory = make_checkpoint(Path(folder), "llama-0.5b")
+        torch.set_num_threads(1)
+        whole = _load_shards(directory, 1)
+        reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
+        reference.eval()
+        found = list(_against_generate(whole, reference, repeats))
+        read_bytes = sum(
+            weight.nbytes
+            for name, weight in reference.named_parameters()
+            if "embed_tokens" not in name
+        )
+        del reference
+        found += _against_bandwidth(whole, read_bytes, repeats)
+        found += _against_parts(whole, _load_shards(directory, 3), repeats)
+    return found
+
+
+def _against_generate(whole: Sequence[Engine], reference: Any, repeats: int) -> Iterable[Row]:
+    for batch, mark in BATCH_MARKS.items():
+        rounds = [
+            (_generate_step_s(reference, batch), _decode_step_s(whole, batch))
+            for _ in range(repeats)
+        ]
+        workload = f"llama-0.5b bf16, 1 thread, batch {batch}"
+        yield _ratio("decode against transformers generate", workload, rounds, mark)
+
+
+def _against_bandwidth(whole: Sequence[Engine], read_bytes: int, repeats: int) -> list[Row]:
+    memory = torch.ones(BANDWIDTH_BYTES // 4)
+    rounds = [
+        (
+            read_bytes * _shortest_s(memory.amax, 3) / memory.nbytes,
+            _decode_step_s(whole, 1),
+        )
+        for _ in range(repeats)
+    ]
+    share = _ratio(
+        "share of read bandwidth / weight bytes", "llama-0.5b bf16, 1 thread, batch 1",
+        rounds, ">= 0.85",
+    )  # fmt: skip
+    growth = [(32 * _decode_step_s(whole, 1), _decode_step_s(whole, 32)) for _ in range(repeats)]
+    return [
+        share,
+        _ratio(
+            "batch 32 against batch 1, total tokens per second", "llama-0.5b bf16, 1 thread",
+            growth, ">= 18 x",
+        ),
+    ]  # fmt: skip
+
+
+def _against_parts(whole: Sequence[Engine], parts: Sequence[Engine], repeats: int) -> list[Row]:
+    found = []
+    for batch in (1, 8):
+        rounds = []
+        for _ in range(repeats):
+            one = _decode_step_s(whole, batch)
+            rounds.append((_decode_step_s(parts, batch), one))
+        workload = f"llama-0.5b bf16, 1 thread, batch {batch}"
+        found.append(
+            _ratio("3 shards against unsplit, time per step", workload, rounds, "<= 1.02 x")
+        )
+    return found
+
+
+def _load_shards(directory: Path, count: int) -> list[Engine]:
+    bounds = [round(LAYERS * index / count) for index in range(count + 1)]
+    return [
+        load(
+            ShardSpec(
+                directory,
+                Span(start, end),
+                embeds=start == 0,
+                has_head=end == LAYERS,
+                compute_dtype=ComputeDtype.BF16,
+            )
+        )
+        for start, end in pairwise(bounds)
+    ]
+
+
+def _decode_step_s(shards: Sequence[Engine], batch: int) -> float:
+    """Median seconds of one decode step of `batch` sequences through all shards."""
+    for shard in shards:
+        for sequence_id in range(batch):
+            shard.open(sequence_id, capacity_tokens=CAPACITY_TOKENS, sampling=GREEDY)
+    prompts = np.random.default_rng(0).integers(5, 30_000, (batch, PROMPT_TOKENS), dtype=np.int32)
+    tokens = _step(shards, 0, list(prompts))
+    seconds = []
+    for index in range(WARM_STEPS + STEPS):
+        started = time.perf_counter()
+        tokens = _step(shards, PROMPT_TOKENS + index, tokens)
+        seconds.append(time.perf_counter() - started)
+    for shard in shards:
+        for sequence_id in range(batch):
+            shard.close(sequence_id)
+    return statistics.median(seconds[WARM_STEPS:])
+
+
+def _step(shards: Sequence[Engine], position: int, tokens: list[Any]) -> list[Any]:
+    given = tokens
+    for shard in shards:
+        is_first, is_last = shard is shards[0], shard is shards[-1]
+        results = shard.step(
+            [
+                StepItem(
+                    sequence_id,
+                    position,
+                    count=len(rows),
+                    wanted=1 if is_last else len(rows),
+                    output=Output.TOKENS if is_last else Output.HIDDEN,
+                    wire_dtype=WireDtype.BF16,
+                    tokens=rows if is_first else None,
+                    hidden=None if is_first else rows,
+                )
+                for sequence_id, rows in enumerate(given)
+            ]
+        )
+        given = []
+        for result in results:
+            assert isinstance(result, StepResult), result
+            given.append(result.tokens if is_last else result.hidden)
+    return given
+
+
+def _generate_step_s(model: Any, batch: int) -> float:
+    """Seconds of one step of generate: the difference of a long and a short run."""
+    ids = torch.randint(5, 30_000, (batch, PROMPT_TOKENS))
+
+    def run(count: int) -> float:
+        started = time.perf_counter()
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=1,
+        )
+        return time.perf_counter() - started
+
+    short = run(WARM_STEPS)
+    return (run(WARM_STEPS + STEPS) - short) / STEPS
+
+
+def _shortest_s(call: Callable[[], object], times: int) -> float:
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _ratio(figure: str, workload: str, rounds: Sequence[tuple[float, float]], mark: str) -> Row:
+    ratios = sorted(above / below for above, below in rounds)
+    spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
+    return Row(figure, workload, round(statistics.median(ratios), 3), "x", mark, spread)
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(f"{row.figure} [{row.workload}]: {row.value} {row.unit} ({row.spread}) {row.mark}")
