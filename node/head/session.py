@@ -237,7 +237,7 @@ class RouteSession:
             case Ack() if self._payer is not None:
                 self._payer.acknowledge(index, frame.sequence, frame.countersignature)
             case ErrorFrame():
-                raise self._hop_failed(index, frame.code, frame.message)
+                raise self._hop_failed(self._to_blame(index, frame), frame.code, frame.message)
             case _:
                 raise RemoteProtocolError(f"A hop does not send {type(frame).__name__}.")
 
@@ -273,6 +273,13 @@ class RouteSession:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def _to_blame(self, index: int, frame: ErrorFrame) -> int:
+        """A hop may name a neighbour as the one that was lost, and nobody else."""
+        for neighbour in (index - 1, index + 1):
+            if 0 <= neighbour < len(self._hops) and self._hops[neighbour].peer_id == frame.about:
+                return neighbour
+        return index
 
     def _hop_failed(self, index: int, code: ErrorCode, reason: str) -> HopFailed:
         return HopFailed(index, self._hops[index].peer_id.short, code, reason)

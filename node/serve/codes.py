@@ -8,15 +8,21 @@ from node.engine.errors import EngineDied, OutOfKV
 from protocol.errors import (
     EngineError,
     ErrorCode,
+    NeighbourGone,
     PieceworkError,
     ProtocolError,
     SessionError,
     VerificationError,
 )
+from protocol.frame import ErrorFrame
+from protocol.identity import PeerId
 from protocol.session import CLOSE_TIMEOUT_S
 from transport.errors import TransportError
 
-__all__ = ["attempt", "code_of"]
+__all__ = ["attempt", "code_of", "error_frame"]
+
+REASON_CHARS_MAX = 200
+"""A sentence for people; it crosses the network and lands in an API's error."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,12 @@ def code_of(error: PieceworkError) -> ErrorCode:
         case TransportError():
             return ErrorCode.PEER_GONE
     return ErrorCode.INTERNAL
+
+
+def error_frame(session_id: bytes, error: PieceworkError) -> ErrorFrame:
+    """The one frame that tells the head why its session cannot start or go on."""
+    about = PeerId(error.public_key) if isinstance(error, NeighbourGone) else None
+    return ErrorFrame(session_id, code_of(error), error.message[:REASON_CHARS_MAX], about)
 
 
 async def attempt(action: Callable[[], Awaitable[None]]) -> None:

@@ -9,14 +9,22 @@ the head's own stream and so overtakes everything that is under way on the links
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from node.engine.runner import EngineRunner
-from node.serve.codes import attempt, code_of
+from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
 from node.serve.items import step_item
-from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
+from protocol.errors import (
+    ErrorCode,
+    NeighbourGone,
+    PieceworkError,
+    RemoteProtocolError,
+    SessionError,
+)
 from protocol.frame import (
     Ack,
     Close,
@@ -42,8 +50,11 @@ from protocol.session import (
 )
 from protocol.tensor import payload_hash
 from transport.base import Stream
+from transport.errors import TransportError
 
 __all__ = ["HopDriver", "LinkBytes"]
+
+HEAD_READER = "head reader"
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +103,7 @@ class HopDriver:
         A failure is told to the head as one ERROR frame, then raised as PieceworkError.
         """
         work = asyncio.create_task(self._work())
-        readers = [asyncio.create_task(self._read_head())]
+        readers = [asyncio.create_task(self._read_head(), name=HEAD_READER)]
         if self._link_in is not self._head:
             readers.append(asyncio.create_task(self._read_link()))
         if self._link_out is not self._head:
@@ -105,11 +116,9 @@ class HopDriver:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     tasks.remove(task)
-                    if not task.cancelled():  # CLOSE cancels the work below
-                        task.result()
+                    self._check(task)
                 if self.session.state is SessionState.CLOSING:
                     work.cancel()
-            readers[0].result()
         except PieceworkError as error:
             await self._fail(error)
             raise
@@ -117,6 +126,12 @@ class HopDriver:
             for task in (work, *readers):
                 task.cancel()
             await asyncio.gather(work, *readers, return_exceptions=True)
+
+    def _check(self, task: "asyncio.Task[None]") -> None:
+        """Raise what ended a task, unless CLOSE came first: then work breaks off as it should."""
+        matters = self.session.state is SessionState.READY or task.get_name() == HEAD_READER
+        if not task.cancelled() and (error := task.exception()) and matters:
+            raise error
 
     async def _read_head(self) -> None:
         """Frames of the head, until the session is over. Silence frees the session too."""
@@ -151,26 +166,39 @@ class HopDriver:
                 raise RemoteProtocolError(f"The head does not send {type(frame).__name__} here.")
 
     async def _read_link(self) -> None:
-        while (data := await self._link_in.receive()) is not None:
-            match decode_frame(data):
-                case (Step() | Truncate()) as frame:
-                    self._enqueue(frame)
-                case None:
-                    continue
-                case other:
-                    raise RemoteProtocolError(f"A link does not carry {type(other).__name__}.")
-        if self.session.state is SessionState.READY:
-            # the upstream hop may have seen the head's CLOSE a moment before us
-            await asyncio.sleep(CLOSE_TIMEOUT_S)
-            raise SessionError("The upstream hop has left.", code=ErrorCode.PEER_GONE)
+        with self._losing(self._link_in):
+            while (data := await self._link_in.receive()) is not None:
+                match decode_frame(data):
+                    case (Step() | Truncate()) as frame:
+                        self._enqueue(frame)
+                    case None:
+                        continue
+                    case other:
+                        raise RemoteProtocolError(f"A link does not carry {type(other).__name__}.")
+        await self._link_ended(self._link_in)
 
     async def _watch_link_out(self) -> None:
-        """Nothing comes back on a link but its end; a reset raises by itself."""
-        while await self._link_out.receive() is not None:
-            continue
+        """Nothing comes back on a link but its end."""
+        with self._losing(self._link_out):
+            while await self._link_out.receive() is not None:
+                continue
+        await self._link_ended(self._link_out)
+
+    async def _link_ended(self, link: Stream) -> None:
+        """A neighbour may have seen the head's CLOSE a moment before us; then all is well."""
         if self.session.state is SessionState.READY:
             await asyncio.sleep(CLOSE_TIMEOUT_S)
-            raise SessionError("The downstream hop has left.", code=ErrorCode.PEER_GONE)
+            raise NeighbourGone("A neighbouring hop ended its link.", link.peer_id.public_key)
+
+    @contextlib.contextmanager
+    def _losing(self, link: Stream) -> Iterator[None]:
+        """What breaks on a link is its other end's doing, and the head must know whose."""
+        try:
+            yield
+        except TransportError as error:
+            raise NeighbourGone(
+                f"A neighbouring hop is gone: {error.message}", link.peer_id.public_key
+            ) from error
 
     async def _watch_engine(self) -> None:
         await self.engine_lost.wait()
@@ -195,8 +223,7 @@ class HopDriver:
             frame = await self._queue.get()
             if isinstance(frame, Truncate):
                 await self._runner.truncate(self._sequence_id, frame.position)
-                if self._link_out is not self._head:
-                    await self._link_out.send(*encode_frame(frame))
+                await self._send_on(frame)
                 continue
             await self._wait_paid()
             await self._run_step(frame)
@@ -248,7 +275,13 @@ class HopDriver:
         if opened.is_last:
             await self._send_head(frame)
         else:
-            await self._link_out.send(*encode_frame(frame))
+            await self._send_on(frame)
+
+    async def _send_on(self, frame: Step | Result | Truncate) -> None:
+        """To the next hop; the last hop has none."""
+        if self._link_out is not self._head:
+            with self._losing(self._link_out):
+                await self._link_out.send(*encode_frame(frame))
 
     async def _take_receipt(self, frame: ReceiptFrame) -> None:
         if self._lease is None or self._collector is None:
@@ -281,5 +314,5 @@ class HopDriver:
 
     async def _fail(self, error: PieceworkError) -> None:
         self.session.fail()
-        frame = ErrorFrame(self.session.open.session_id, code_of(error), error.message[:200])
+        frame = error_frame(self.session.open.session_id, error)
         await attempt(lambda: self._send_head(frame))

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 from node.engine.runner import EngineRunner
 from node.serve.admission import Admission
-from node.serve.codes import attempt, code_of
+from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
 from node.serve.hop import HopDriver
 from node.serve.links import LinkBoard
-from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
-from protocol.frame import PROTOCOL, Attach, ErrorFrame, Open, Opened, decode_frame, encode_frame
+from protocol.errors import (
+    ErrorCode,
+    NeighbourGone,
+    PieceworkError,
+    RemoteProtocolError,
+    SessionError,
+)
+from protocol.frame import PROTOCOL, Attach, Open, Opened, decode_frame, encode_frame
 from protocol.hop_session import HopSession
 from protocol.lease import Lease
 from protocol.session import OPEN_TIMEOUT_S
@@ -151,13 +157,14 @@ class SessionServer:
                 self._register(request.session_id, driver)
                 await driver.run()
         except TimeoutError:
-            outcome = "the links did not stand in time"
-            await attempt(lambda: _refuse(head, request, ErrorCode.TIMED_OUT, outcome))
+            late = SessionError("The links did not stand in time.", code=ErrorCode.TIMED_OUT)
+            outcome = late.message
+            await attempt(lambda: _refuse(head, request, late))
         except PieceworkError as error:
             outcome = error.message
             if driver is None:
-                code = code_of(error)
-                await attempt(lambda: _refuse(head, request, code, outcome))
+                refused = error
+                await attempt(lambda: _refuse(head, request, refused))
         except asyncio.CancelledError:
             outcome = "this node stopped"
             raise
@@ -178,15 +185,18 @@ class SessionServer:
         if request.is_last:
             return head
         addresses = [Address.from_text(text) for text in request.next_addresses]
-        connection = await self._host.connect(request.next, addresses, timeout_s=OPEN_TIMEOUT_S)
-        stream = await connection.open_stream(PROTOCOL)
         attach = Attach(request.session_id, request.epoch, request.hop_index + 1)
-        await stream.send(*encode_frame(attach))
-        data = await stream.receive()
+        try:
+            connection = await self._host.connect(request.next, addresses, timeout_s=OPEN_TIMEOUT_S)
+            stream = await connection.open_stream(PROTOCOL)
+            await stream.send(*encode_frame(attach))
+            data = await stream.receive()
+        except TransportError as error:
+            raise NeighbourGone(error.message, request.next.public_key) from error
         answer = decode_frame(data) if data else None
         if not isinstance(answer, Opened) or answer.session_id != request.session_id:
             stream.reset(ErrorCode.MALFORMED)
-            raise SessionError("The next hop did not take the link.", code=ErrorCode.PEER_GONE)
+            raise NeighbourGone("The next hop did not take the link.", request.next.public_key)
         return stream
 
     def _register(self, session_id: bytes, driver: HopDriver) -> None:
@@ -220,8 +230,8 @@ class SessionServer:
         await self._runner.close(sequence_id)
 
 
-async def _refuse(head: Stream, request: Open, code: ErrorCode, reason: str) -> None:
-    await head.send(*encode_frame(ErrorFrame(request.session_id, code, reason[:200])))
+async def _refuse(head: Stream, request: Open, error: PieceworkError) -> None:
+    await head.send(*encode_frame(error_frame(request.session_id, error)))
 
 
 def _report(

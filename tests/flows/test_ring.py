@@ -13,7 +13,7 @@ from protocol.frame import PROTOCOL
 from protocol.lease import Lease
 from protocol.money import amount_nanos
 from protocol.receipt import CosignedReceipt
-from tests.flows.ring import PROMPT, RATES, make_ring
+from tests.flows.ring import PROMPT, RATES, make_ring, spans
 from transport.errors import StreamReset
 
 
@@ -106,6 +106,27 @@ async def test_cancel_frees_kv_at_every_hop_within_a_second(tmp_path):
         await ends.close()
         await session.settle()
         assert await ring.answer(max_tokens=3)
+
+
+async def test_cancel_in_the_middle_of_a_step_still_pays_every_hop(tmp_path):
+    async with make_ring(tmp_path, 0, paid=True) as ring:
+        for span in spans(3):
+            ring.add_provider(span, step_delay_s=0.05)
+        session, ends = ring.session(ring.plan()), ring.ends()
+        await ends.open()
+        await session.open()
+        tokens = generate(session, ends, PROMPT, max_tokens=300, eos=frozenset())
+        for _ in range(3):
+            await anext(tokens)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(tokens), 0.07)
+        await session.close(cancelled=True)
+        await session.settle()
+        await ends.close()
+        for provider in ring.providers:
+            (lane,) = provider.collector._lanes.values()
+            assert lane.receipt.final
+            assert lane.receipt.tokens == len(PROMPT) + 2
 
 
 async def test_a_vanished_head_frees_every_hop(tmp_path):

@@ -82,4 +82,5 @@ FRAMES: dict[str, Frame] = {
     "ack": Ack(SESSION, 3, b"s" * 64),
     "close": Close(SESSION, 0, 12, cancelled=True),
     "error": ErrorFrame(SESSION, ErrorCode.UNPAID, "no receipt came"),
+    "error_about": ErrorFrame(SESSION, ErrorCode.PEER_GONE, "the next hop has left", SECOND),
 }

@@ -1,0 +1,89 @@
+"""The checks see what they are for: each rule is broken by hand and must be named."""
+
+import pytest
+from sqlalchemy import text
+
+from ledger.invariants import check
+from ledger.settle_window import mark_closed, settle_ready
+from tests.ledger.world import NOW_S, accept, id_of, lease_of, leased_hold, only_sqlite, receipt_of
+
+TRIGGERS = (
+    "tr_ledger_transfer_no_update",
+    "tr_ledger_transfer_no_delete",
+    "tr_ledger_receipt_no_update",
+    "tr_ledger_receipt_no_delete",
+    "tr_ledger_leaf_no_update",
+    "tr_ledger_leaf_no_delete",
+    "tr_ledger_lane_grows",
+)
+
+
+@pytest.fixture
+def broken(engine):
+    """A settled and an open hold, with every guard taken away."""
+    from ledger.database import Session
+
+    with engine.connect() as connection:
+        connection.connection.dbapi_connection.execute("PRAGMA foreign_keys=OFF")
+        connection.connection.dbapi_connection.execute("PRAGMA ignore_check_constraints=ON")
+    with Session(engine) as session, session.begin():
+        settled, still_open = lease_of("a", "settled"), lease_of("b", "open")
+        leased_hold(session, "settled", [settled])
+        leased_hold(session, "open", [still_open])
+        accept(session, receipt_of(settled, 1, 100, final=True))
+        accept(session, receipt_of(still_open, 1, 100))
+        mark_closed(session, id_of("settled"))
+        settle_ready(session, now_s=NOW_S, limit=1)
+        for trigger in TRIGGERS:
+            session.execute(text(f"DROP TRIGGER {trigger}"))
+        assert check(session) == []
+        yield session
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    ("rule", "statement"),
+    [
+        ("I1", "UPDATE ledger_account SET credits_posted = credits_posted + 1 WHERE code = 'fee'"),
+        ("I1", "UPDATE ledger_account SET debits_pending = 0 WHERE code = 'buyer_cash'"),
+        ("I2", "UPDATE ledger_transfer SET amount_nanos = amount_nanos + 1 WHERE code = 'topup'"),
+        ("I2", "DELETE FROM ledger_transfer WHERE code = 'settle'"),
+        ("I3", "UPDATE ledger_account SET credits_posted = 0 WHERE code = 'buyer_cash'"),
+        (
+            "I4",
+            "DROP INDEX uq_ledger_transfer_resolve_once;"
+            "INSERT INTO ledger_transfer"
+            " (debit, credit, amount_nanos, state, pending_id, code, ref, created_at_s)"
+            " SELECT debit, credit, 1, 'post', pending_id, 'post_hold', 'again', 0"
+            " FROM ledger_transfer WHERE state = 'post'",
+        ),
+        ("I4", "UPDATE ledger_hold SET charged_nanos = 0 WHERE charged_nanos IS NULL"),
+        ("I4", "UPDATE ledger_hold SET charged_nanos = 1 WHERE charged_nanos IS NOT NULL"),
+        ("I4", "UPDATE ledger_transfer SET amount_nanos = 1000000 WHERE state = 'post'"),
+        ("I5", "UPDATE ledger_lane SET amount_received_nanos = amount_received_nanos + 1"),
+        ("I5", "UPDATE ledger_lane SET last_sequence = 9"),
+        ("I5", "UPDATE ledger_lane SET settled = 1"),
+        ("I5", "UPDATE ledger_lane SET amount_settled_nanos = 0"),
+        ("I5", "DELETE FROM ledger_receipt"),
+        ("I6", "UPDATE ledger_hold SET leased_nanos = leased_nanos + 1"),
+        ("I6", "UPDATE ledger_lane SET amount_nanos_max = amount_nanos_max - 1"),
+        ("I7", "UPDATE ledger_transfer SET amount_nanos = amount_nanos + 1 WHERE code = 'settle'"),
+        ("I7", "UPDATE ledger_transfer SET ref = 'x' || ref WHERE code = 'settle'"),
+        ("I7", "UPDATE ledger_lane SET amount_settled_nanos = 1"),
+        ("I8", "DELETE FROM ledger_leaf WHERE leaf_index = 0"),
+        ("I8", "DELETE FROM ledger_receipt"),
+        ("I8", "UPDATE ledger_receipt SET leaf_index = 2 WHERE leaf_index = 0"),
+        ("I8", "UPDATE ledger_log_head SET size = size + 1"),
+        ("I12", "UPDATE ledger_account SET debits_posted = 0 WHERE code = 'clearing_settle'"),
+    ],
+)
+def test_a_broken_rule_is_named(broken, rule, statement):
+    for part in statement.split(";"):
+        broken.execute(text(part))
+    violations = check(broken)
+    assert rule in {violation.invariant for violation in violations}
+    assert all(violation.detail for violation in violations)
+
+
+def test_an_empty_ledger_is_whole(session):
+    assert check(session) == []

@@ -1,0 +1,163 @@
+"""`QuicHost`: this node's data socket, as a `Host`.
+
+    host = await QuicHost.start(key)
+    host.set_handler("/piecework/session/1", serve)
+    connection = await host.connect(peer_id, addresses, timeout_s=5)
+
+One UDP socket listens and dials. Identity is mutual libp2p TLS; ALPN is `libp2p`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from protocol.errors import LocalProtocolError
+from protocol.identity import KeyPair, PeerId
+from transport.address import Address
+from transport.base import Host, StreamHandler
+from transport.certificate import make_certificate
+from transport.dialing import dial
+from transport.endpoint import Endpoint, EndpointStatistics
+from transport.errors import Attempt, DialFailed
+from transport.handlers import Handlers
+from transport.interfaces import local_hosts
+from transport.quic_connection import QuicConnection
+from transport.quic_seams import CloseCode
+from transport.quic_stream import QuicStream
+from transport.settings import QuicSettings
+from transport.udp_socket import SocketAddress, UdpSocket
+
+__all__ = ["QuicHost"]
+
+_DIAL_GRACE_S: Final = 1.0
+"""A dial ends by itself shortly after its timeout, with reasons that are worth the wait."""
+
+
+class QuicHost(Host):
+    """Make one with `start`; close it in the same event loop."""
+
+    def __init__(
+        self, key: KeyPair, udp: UdpSocket, listen_host: str, settings: QuicSettings
+    ) -> None:
+        self._peer_id = key.peer_id
+        self._settings = settings
+        self._listen_host = listen_host
+        self._port = udp.port
+        self._handlers = Handlers()
+        self._peers: dict[PeerId, list[QuicConnection]] = {}
+        self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
+        self._is_closed = False
+        self.endpoint = Endpoint(udp, make_certificate(key), self, settings)
+
+    @classmethod
+    async def start(
+        cls,
+        key: KeyPair,
+        *,
+        listen_host: str = "0.0.0.0",
+        port: int = 0,
+        settings: QuicSettings | None = None,
+    ) -> "QuicHost":
+        """Bind the socket and begin to listen. `port` 0 takes a free one. Raises OSError."""
+        settings = settings or QuicSettings()
+        udp = UdpSocket(listen_host, port, settings.socket_buffer_bytes)
+        return cls(key, udp, listen_host, settings)
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._peer_id
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        hosts = local_hosts(self._listen_host)
+        return tuple(Address(host, self._port, self._peer_id) for host in hosts)
+
+    def set_handler(self, protocol: str, handler: StreamHandler | None) -> None:
+        self._handlers.set(protocol, handler)
+
+    def connections(self) -> tuple[QuicConnection, ...]:
+        return tuple(c for connections in self._peers.values() for c in connections)
+
+    def statistics(self) -> EndpointStatistics:
+        return self.endpoint.statistics()
+
+    async def connect(
+        self, peer_id: PeerId, addresses: Sequence[Address], *, timeout_s: float
+    ) -> QuicConnection:
+        """The newest living connection to that peer, or a new one.
+
+        Concurrent calls for one peer share the first one's dial, addresses and all.
+        """
+        if self._is_closed:
+            raise LocalProtocolError("The host is closed.")
+        if peer_id == self._peer_id:
+            raise DialFailed(str(peer_id), (Attempt("-", "that is this node itself", 0.0),))
+        if living := self._peers.get(peer_id):
+            return living[-1]
+        task = self._dials.get(peer_id) or self._begin_dial(peer_id, addresses, timeout_s)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), timeout_s + _DIAL_GRACE_S)
+        except TimeoutError:
+            reason = "another dial of the same peer is still under way"
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # it was our caller who was cancelled, not the dial
+            reason = "this host was closed"
+        raise DialFailed(str(peer_id), (Attempt("-", reason, timeout_s),))
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for connection in self.endpoint.connections():
+            connection.close_now(CloseCode.GOODBYE, "the peer shut down")
+        await self._handlers.cancel()
+        self.endpoint.close()
+
+    def _begin_dial(
+        self, peer_id: PeerId, addresses: Sequence[Address], timeout_s: float
+    ) -> asyncio.Task[QuicConnection]:
+        task = self._handlers.spawn(
+            dial(self.endpoint, peer_id, addresses, self._settings, timeout_s)
+        )
+        self._dials[peer_id] = task
+        task.add_done_callback(partial(self._on_dialled, peer_id))
+        return task
+
+    def _on_dialled(self, peer_id: PeerId, task: asyncio.Task[QuicConnection]) -> None:
+        del self._dials[peer_id]
+        if not task.cancelled():
+            task.exception()  # seen here, in case nobody waits any more
+
+    # What connections need of their host
+
+    def send(self, datagrams: list[bytes], address: SocketAddress) -> None:
+        self.endpoint.udp.send(datagrams, address)
+
+    def add_route(self, connection_id: bytes, connection: QuicConnection) -> None:
+        self.endpoint.add_route(connection_id, connection)
+
+    def remove_route(self, connection_id: bytes) -> None:
+        self.endpoint.remove_route(connection_id)
+
+    def is_served(self, protocol: str) -> bool:
+        return self._handlers.is_served(protocol)
+
+    def on_verified(self, connection: QuicConnection) -> None:
+        self.endpoint.on_verified(connection)
+        siblings = self._peers.setdefault(connection.peer_id, [])
+        siblings.append(connection)
+        if len(siblings) > self._settings.connections_per_peer_max:
+            siblings[0].close_soon(CloseCode.TOO_MANY, "too many connections of one peer")
+
+    def on_closed(self, connection: QuicConnection) -> None:
+        self.endpoint.on_closed(connection)
+        if connection.was_verified:
+            siblings = self._peers[connection.peer_id]
+            siblings.remove(connection)
+            if not siblings:
+                del self._peers[connection.peer_id]
+
+    def on_stream(self, stream: QuicStream, protocol: str) -> None:
+        self._handlers.serve(stream, stream, protocol)

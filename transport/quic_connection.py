@@ -1,0 +1,277 @@
+"""Drives one aioquic connection: datagrams in, events out, one transmit per turn, one timer.
+
+aioquic is shown one constant made-up peer address, so that it never decides about paths; the real
+path is kept beside it and may change under a living connection (RFC 9000 lets only clients move).
+Nothing a peer sends reaches a stream before its certificate has been verified.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Concatenate, Final, ParamSpec
+
+from aioquic.quic import events
+
+from protocol.identity import PeerId
+from transport.base import Connection, PathKind
+from transport.certificate import verify_peer
+from transport.errors import IdentityMismatch, PeerGone, TimedOut, TransportError
+from transport.interfaces import path_kind_of
+from transport.quic_path import QuicPath
+from transport.quic_private import QuicCore
+from transport.quic_seams import CloseCode, ConnectionOwner, ConnectionState
+from transport.quic_stream import QuicStream
+from transport.quic_streams import StreamTable
+from transport.settings import QuicSettings
+from transport.timer import LazyTimer
+from transport.udp_socket import SocketAddress
+
+__all__ = ["VIRTUAL_ADDRESS", "QuicConnection"]
+
+log = logging.getLogger(__name__)
+
+VIRTUAL_ADDRESS: Final = ("peer", 0)
+"""What aioquic believes every peer's address to be. Not an IP address, so that aioquic also leaves
+a foreign server's preferred address alone."""
+
+
+P = ParamSpec("P")
+
+
+def _guarded(
+    method: Callable[Concatenate["QuicConnection", P], None],
+) -> Callable[Concatenate["QuicConnection", P], None]:
+    """A stranger's datagram may find a bug of aioquic: it costs that connection, no other."""
+
+    def run(connection: "QuicConnection", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(connection, *args, **kwargs)
+        except Exception:
+            log.exception("a connection broke")
+            connection.abandon("internal error")
+
+    return run
+
+
+class QuicConnection(Connection):
+    """One peer's connection; everything runs in the event loop of its host."""
+
+    def __init__(
+        self,
+        core: QuicCore,
+        owner: ConnectionOwner,
+        address: SocketAddress,
+        settings: QuicSettings,
+        expected: PeerId | None = None,
+    ) -> None:
+        self.core = core
+        self.settings = settings
+        self.state = ConnectionState.HANDSHAKING
+        self.error: TransportError | None = None
+        """Why the connection is closed."""
+        self._loop = asyncio.get_running_loop()
+        self.verified: asyncio.Future[None] = self._loop.create_future()
+        """Done when the peer is known or the connection is closed; look at `state` then."""
+        self.path = QuicPath(address)
+        self._owner = owner
+        self._expected = expected
+        self._peer_id: PeerId | None = None
+        self._streams = StreamTable(core, self, owner, settings, self.schedule_transmit)
+        self._is_transmit_due = False
+        self._newest_at_tick = -1
+        self._ping_count = 0
+        self._timer = LazyTimer(self._on_timer)
+        # One more timer beside QUIC's: first the handshake's deadline, then the keepalive.
+        self._tick_at = monotonic() + settings.handshake_timeout_s
+
+    @property
+    def peer_id(self) -> PeerId:
+        assert self._peer_id is not None, "a connection is handed out only when verified"
+        return self._peer_id
+
+    @property
+    def was_verified(self) -> bool:
+        return self._peer_id is not None
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state is ConnectionState.CLOSED
+
+    @property
+    def path_kind(self) -> PathKind:
+        return path_kind_of(self.path.address[0])
+
+    @property
+    def remote(self) -> str:
+        host, port = self.path.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def round_trip_s(self) -> float:
+        """The smoothed round trip; 0 before the first sample."""
+        return self.core.round_trip_s
+
+    async def open_stream(self, protocol: str) -> QuicStream:
+        """Does not wait for the peer: a refusal is seen by the first `receive`."""
+        if self.state is not ConnectionState.OPEN:
+            raise self.error or PeerGone("The connection is not open.")
+        return self._streams.open(protocol)
+
+    async def close(self) -> None:
+        self.close_now(CloseCode.GOODBYE, "closed by the peer")
+
+    def close_now(self, code: CloseCode, reason: str) -> None:
+        """Tell the peer and forget the connection, without waiting."""
+        if self.state is not ConnectionState.CLOSED:
+            self.error = self.error or PeerGone("This side closed the connection.")
+            self.core.close(error_code=code, reason_phrase=reason)
+            self.transmit()
+
+    def close_soon(self, code: CloseCode, reason: str) -> None:
+        """As `close_now`, but on the next turn: for callers within an event pass."""
+        self._loop.call_soon(self.close_now, code, reason)
+
+    def abandon(self, reason: str) -> None:
+        """Forget the connection without a word to the peer."""
+        if self.state is not ConnectionState.CLOSED:
+            self._finish(PeerGone(f"The connection was dropped: {reason}."))
+
+    # Called by the endpoint
+
+    def start(self) -> None:
+        """Begin the handshake of a client."""
+        self.core.connect(VIRTUAL_ADDRESS, monotonic())
+        self.transmit()
+
+    @_guarded
+    def receive(self, data: bytes, source: SocketAddress, now: float) -> None:
+        """Take one datagram. `after_receive` follows when the whole batch is taken."""
+        core, path = self.core, self.path
+        if source == path.address:
+            core.receive_datagram(data, VIRTUAL_ADDRESS, now)
+            path.on_received(len(data))
+            return
+        newest = core.newest_packet
+        core.receive_datagram(data, VIRTUAL_ADDRESS, now)
+        # Only a packet that was decrypted, and is the newest, moves the path. A client's path is
+        # the path manager's to move: its server may not.
+        if (
+            newest != core.newest_packet
+            and not core.is_client
+            and self.state is ConnectionState.OPEN
+        ):
+            self._send_ping()
+            path.move(source, self._ping_count, now)
+            path.on_received(len(data))
+            log.info("peer %s moved to another address", self.peer_id.short)
+
+    @_guarded
+    def after_receive(self) -> None:
+        """One event pass for the batch; the transmit follows when readers have had their turn."""
+        self._process_events()
+        if self.core.ended is not None:
+            self.transmit()
+            return
+        self._streams.on_acknowledged()
+        self.schedule_transmit()
+
+    def schedule_transmit(self) -> None:
+        if not self._is_transmit_due and self.state is not ConnectionState.CLOSED:
+            self._is_transmit_due = True
+            self._loop.call_soon(self.transmit)
+
+    @_guarded
+    def transmit(self) -> None:
+        """Send what QUIC wants sent, and set the timer it wants set."""
+        self._is_transmit_due = False
+        if self.state is ConnectionState.CLOSED:
+            return
+        now = monotonic()
+        if datagrams := [data for data, _ in self.core.datagrams_to_send(now)]:
+            if not self.path.is_proved:
+                datagrams = self.path.allow(datagrams, now)
+            self._owner.send(datagrams, self.path.address)
+        self._process_events()
+        if (end := self.core.ended) is not None:
+            reason = end.reason_phrase or f"code {end.error_code}"
+            self._finish(PeerGone(f"The connection is closed: {reason}."))
+        else:
+            wanted = self.core.get_timer()
+            self._timer.set(self._tick_at if wanted is None else min(wanted, self._tick_at))
+
+    # Events
+
+    def _process_events(self) -> None:
+        while (event := self.core.next_event()) is not None:
+            match event:
+                case (
+                    events.StreamDataReceived()
+                    | events.StreamReset()
+                    | events.StopSendingReceived()
+                ):
+                    if self.state is ConnectionState.OPEN:
+                        self._streams.on_event(event)
+                case events.PingAcknowledged():
+                    self.path.on_ping_acknowledged(event.uid)
+                case events.ConnectionIdIssued():
+                    self._owner.add_route(event.connection_id, self)
+                case events.ConnectionIdRetired():
+                    self._owner.remove_route(event.connection_id)
+                case events.HandshakeCompleted():
+                    self._verify_peer(event.alpn_protocol)
+
+    def _verify_peer(self, alpn: str | None) -> None:
+        try:
+            self._peer_id = verify_peer(
+                self.core.peer_certificates,
+                alpn=alpn,
+                expected=self._expected,
+                now=datetime.now(UTC),
+            )
+        except IdentityMismatch as error:
+            self.error = error
+            self.core.close(error_code=CloseCode.IDENTITY, reason_phrase="identity not proved")
+            return
+        self.state = ConnectionState.OPEN
+        self._tick_at = monotonic() + self.settings.keepalive_s
+        self._owner.on_verified(self)
+        if not self.verified.done():
+            self.verified.set_result(None)
+
+    def _finish(self, error: TransportError) -> None:
+        self.error = error = self.error or error
+        self.state = ConnectionState.CLOSED
+        self._timer.cancel()
+        if not self.verified.done():
+            self.verified.set_result(None)
+        self._streams.on_gone(error)
+        self._owner.on_closed(self)
+
+    # The timer
+
+    @_guarded
+    def _on_timer(self) -> None:
+        now = monotonic()
+        wanted = self.core.get_timer()
+        if wanted is not None and now >= wanted:
+            self.core.handle_timer(now)
+        if now >= self._tick_at:
+            self._tick(now)
+        self.transmit()
+
+    def _tick(self, now: float) -> None:
+        self._tick_at = now + self.settings.keepalive_s
+        if self.state is ConnectionState.HANDSHAKING:
+            self.error = TimedOut("The handshake did not complete in time.")
+            self.core.close(error_code=CloseCode.TIMED_OUT, reason_phrase="handshake timed out")
+            return
+        if self.core.newest_packet == self._newest_at_tick:
+            self._send_ping()
+        self._newest_at_tick = self.core.newest_packet
+        self._streams.on_tick(now)
+
+    def _send_ping(self) -> None:
+        self._ping_count += 1
+        self.core.send_ping(self._ping_count)

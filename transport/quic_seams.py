@@ -1,0 +1,99 @@
+"""The inner seams of the QUIC host: what a stream needs of its connection, and it of its host.
+
+With them the three parts are tested one by one, and the codes they send are in one place.
+"""
+
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Protocol
+
+from protocol.identity import PeerId
+from transport.base import PathKind
+from transport.settings import QuicSettings
+from transport.udp_socket import SocketAddress
+
+if TYPE_CHECKING:
+    from transport.quic_connection import QuicConnection
+    from transport.quic_stream import QuicStream
+
+__all__ = [
+    "CloseCode",
+    "ConnectionOwner",
+    "ConnectionState",
+    "LinkFacts",
+    "ResetCode",
+    "StreamCarrier",
+]
+
+
+class ConnectionState(Enum):
+    HANDSHAKING = "handshaking"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class CloseCode(IntEnum):
+    """Why a connection was closed: QUIC application error codes (RFC 9000 section 20.2)."""
+
+    GOODBYE = 0
+    IDENTITY = 0x201
+    TOO_MANY = 0x202
+    NOT_NEEDED = 0x203
+    TIMED_OUT = 0x204
+
+
+class ResetCode(IntEnum):
+    """Why the transport itself gave a stream up; sessions use their own small numbers."""
+
+    HANDLER_FAILED = 0x101
+    FRAME_TOO_LARGE = 0x102
+    MALFORMED = 0x103
+    PROTOCOL_NOT_SUPPORTED = 0x104
+    NOT_READ = 0x105
+    """The handler returned; nobody will read what else the peer sends."""
+    TIMED_OUT = 0x106
+    CANCELLED = 0x107
+    """Sending was cancelled in the middle of a frame."""
+
+
+class LinkFacts(Protocol):
+    """What streams may know of their connection."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def path_kind(self) -> PathKind: ...
+    @property
+    def is_closed(self) -> bool: ...
+
+
+class StreamCarrier(Protocol):
+    """The streams of a connection, as one of them sees them. None of these waits or raises."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def path_kind(self) -> PathKind: ...
+
+    settings: QuicSettings
+
+    def is_writable(self, stream_id: int) -> bool: ...
+    def unacknowledged_bytes(self, stream_id: int) -> int: ...
+    def write(self, stream_id: int, data: bytes, *, is_last: bool = False) -> None: ...
+    def consume(self, stream_id: int, count: int) -> None: ...
+    def reset_stream(self, stream_id: int, code: int) -> None: ...
+    def stop_stream(self, stream_id: int, code: int) -> None: ...
+    def wait_for_room(self, stream_id: int) -> None: ...
+    def accept_stream(self, stream: "QuicStream", protocol: str) -> None: ...
+    def forget_stream(self, stream_id: int) -> None: ...
+
+
+class ConnectionOwner(Protocol):
+    """A host, as its connections see it."""
+
+    def send(self, datagrams: list[bytes], address: SocketAddress) -> None: ...
+    def add_route(self, connection_id: bytes, connection: "QuicConnection") -> None: ...
+    def remove_route(self, connection_id: bytes) -> None: ...
+    def is_served(self, protocol: str) -> bool: ...
+    def on_verified(self, connection: "QuicConnection") -> None: ...
+    def on_stream(self, stream: "QuicStream", protocol: str) -> None: ...
+    def on_closed(self, connection: "QuicConnection") -> None: ...
