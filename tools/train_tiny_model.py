@@ -56,16 +56,18 @@ pipeline_tag: text-generation
 
 A Llama model of {parameters:,} parameters (8 layers, hidden 192, vocabulary {vocabulary}, bf16),
 made by `tools/train_tiny_model.py` in {minutes:.0f} minutes on {threads} processor thread(s):
-{steps} steps, {tokens:,} tokens, seed {seed}. Held-out loss: chat {chat_loss:.3f} (answers only),
-reference prose {reference_loss:.3f}.
+{steps} steps (`--steps`), {tokens:,} tokens, seed {seed}.
+Held-out loss: chat {chat_loss:.3f} (answers only), reference prose {reference_loss:.3f}.
 
 **For**: demos and tests of a model that runs in pieces. It knows the words of Piecework, small
-talk, fourteen little stories, sums of small numbers, short lists and a few Python functions, in
-English, in the way its own corpus asks for them. Greedy decoding suits it best.
+talk, fourteen little stories, short lists and a few Python functions, in English, in the way its
+own corpus asks for them, and it often says so when it does not know.
+Greedy decoding suits it best.
 
-**Not for**: real questions. It has learned its sentences nearly by heart; outside them it mixes
-them up, invents, or says that it does not know. It was never aligned or tested for safety, and
-conversations past {row_tokens} tokens are longer than anything it has seen.
+**Not for**: real questions. It has learned its sentences nearly by heart; a question that is put
+differently can get the answer to another one. It gets many sums of small numbers wrong and cannot
+repeat a list of words. It was never aligned or tested for safety, and conversations past
+{row_tokens} tokens are longer than anything it has seen.
 
 **Text**: chats built by `tools/tiny_corpus.py` from sentences written for it (Apache-2.0, like the
 project), and the Python language reference, standard library docstrings and source of Python
