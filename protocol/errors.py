@@ -12,6 +12,7 @@
     ├─ RouteInvalid                   spans do not tile the model
     ├─ SessionError(code)             a session cannot start or go on
     │  ├─ HopFailed(hop_index)        one hop said so, or went silent
+    │  ├─ NeighbourGone(peer)         a hop lost the hop before or behind it
     │  └─ NoRoute(model)              nobody serves what is missing
     ├─ EngineError                    node/engine
     ├─ TransportError                 transport/errors.py
@@ -29,6 +30,7 @@ __all__ = [
     "HopFailed",
     "LimitExceeded",
     "LocalProtocolError",
+    "NeighbourGone",
     "NoRoute",
     "PieceworkError",
     "ProtocolError",
@@ -136,6 +138,14 @@ class HopFailed(SessionError):
         self.hop_index = hop_index
         self.peer = peer
         self.reason = reason
+
+
+class NeighbourGone(SessionError):
+    """A hop lost one of its two links; `public_key` is the peer's at the other end."""
+
+    def __init__(self, message: str, public_key: bytes) -> None:
+        super().__init__(message, code=ErrorCode.PEER_GONE)
+        self.public_key = public_key
 
 
 class NoRoute(SessionError):

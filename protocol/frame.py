@@ -279,11 +279,15 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class ErrorFrame:
-    """Either side: why this stream is over. The message is for people; the code is for code."""
+    """Either side: why this stream is over. The message is for people; the code is for code.
+
+    `about`: the neighbour that the sender lost, where it is not the sender itself that failed.
+    """
 
     session_id: bytes
     code: ErrorCode
     message: str
+    about: PeerId | None = None
 
 
 Frame = (

@@ -1,0 +1,173 @@
+"""Lanes in the database: opening one per lease within what its hold covers, loading, moving.
+
+A lane is the watermark of `ledger/lane.py` as a row, beside the lease it belongs to.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, or_, select, update
+
+from ledger.balances import changed_rows
+from ledger.database import Session, metadata
+from ledger.errors import HoldResolved, HoldUnknown, LedgerError
+from ledger.lane import Watermark
+from ledger.leaf import LANES_PER_HOLD_MAX
+from ledger.models import AMOUNT_NANOS_MAX, HoldRow, LaneRow
+from protocol.envelope import Envelope
+from protocol.lease import Lease
+from protocol.money import BASIS_POINTS, Nanos, Work
+from protocol.record import decode_canonical, decode_fields
+
+__all__ = ["ROWS_PER_QUERY", "Lane", "load_lanes", "move_lanes", "open_lane"]
+
+ROWS_PER_QUERY = 400
+"""Two parameters a row stay below the 999 that old SQLite builds allow."""
+
+_LEASES_CACHED = 16_384
+"""About 3 KB each. Opening a lane fills it, so that its receipts need not parse the lease again."""
+
+_LANE = metadata.tables[LaneRow.__tablename__]
+_HOLD = metadata.tables[HoldRow.__tablename__]
+
+
+@dataclass(slots=True)
+class Lane:
+    """One lease and how far it has come; whoever loaded it moves `mark`."""
+
+    lease: Lease
+    envelope: bytes
+    settled: bool
+    mark: Watermark
+
+
+def open_lane(session: Session, lease_envelope: bytes, lease: Lease) -> None:
+    """Register a lease when it is issued; the same again is no error.
+
+    The hold must cover everything its leases can earn, with the fee on top. Raises HoldUnknown,
+    HoldResolved, or LedgerError if it does not, or if the lease id is taken.
+    """
+    if _lease_in(lease_envelope) != lease:
+        raise LedgerError("The envelope does not hold this lease.")
+    query = select(_LANE.c.lease).where(_LANE.c.lease_id == lease.lease_id)
+    known = session.execute(query).scalar_one_or_none()
+    if known is not None:
+        if known != lease_envelope:
+            raise LedgerError(f"The lease id {lease.lease_id.hex()} is taken by another lease.")
+        return
+    _lease_from_hold(session, lease)
+    values = {
+        "lease_id": lease.lease_id,
+        "hold_id": lease.hold_id,
+        "provider": str(lease.provider),
+        "lease": lease_envelope,
+        "amount_nanos_max": lease.amount_nanos_max,
+        "settle_by_s": lease.settle_by_s,
+        "amount_settled_nanos": 0,
+        "settled": False,
+        **_columns(Watermark()),
+    }
+    session.execute(insert(_LANE), values)
+
+
+def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane]:
+    """The lanes of these leases, their rows locked in one order; unknown ids are left out."""
+    lanes: dict[bytes, Lane] = {}
+    ordered = sorted(set(lease_ids))
+    for start in range(0, len(ordered), ROWS_PER_QUERY):
+        query = (
+            select(_LANE)
+            .where(_LANE.c.lease_id.in_(ordered[start : start + ROWS_PER_QUERY]))
+            .order_by(_LANE.c.lease_id)
+            .with_for_update()
+        )
+        for row in session.execute(query):
+            lanes[row.lease_id] = Lane(_lease_in(row.lease), row.lease, row.settled, _mark(row))
+    return lanes
+
+
+def move_lanes(session: Session, marks: Mapping[bytes, Watermark]) -> None:
+    """Store new watermarks by lease id; the caller holds the rows' locks."""
+    rows = [{"key": lease_id, **_columns(mark)} for lease_id, mark in marks.items()]
+    session.execute(update(_LANE).where(_LANE.c.lease_id == bindparam("key")), rows)
+
+
+def _lease_from_hold(session: Session, lease: Lease) -> None:
+    """Count the lease against its hold, only if the hold covers it at this very moment."""
+    query = select(_HOLD).where(_HOLD.c.hold_id == lease.hold_id).with_for_update()
+    hold = session.execute(query).one_or_none()
+    if hold is None:
+        raise HoldUnknown(lease.hold_id)
+    if hold.charged_nanos is not None:
+        raise HoldResolved(lease.hold_id)
+    lanes = select(func.count()).select_from(_LANE).where(_LANE.c.hold_id == lease.hold_id)
+    if session.execute(lanes).scalar_one() >= LANES_PER_HOLD_MAX:
+        raise LedgerError(f"A hold backs at most {LANES_PER_HOLD_MAX} leases.")
+    leasable = _leasable_nanos(hold.amount_nanos, lease.fee_basis_points)
+    settle_by_s = max(hold.settle_by_s, lease.settle_by_s)
+    same_fee = or_(
+        _HOLD.c.fee_basis_points.is_(None), _HOLD.c.fee_basis_points == lease.fee_basis_points
+    )
+    statement = (
+        update(_HOLD)
+        .where(
+            _HOLD.c.hold_id == lease.hold_id,
+            _HOLD.c.leased_nanos + lease.amount_nanos_max <= leasable,
+            same_fee,
+        )
+        .values(
+            leased_nanos=_HOLD.c.leased_nanos + lease.amount_nanos_max,
+            fee_basis_points=lease.fee_basis_points,
+            settle_by_s=settle_by_s,
+        )
+    )
+    if lease.amount_nanos_max > AMOUNT_NANOS_MAX or changed_rows(session, statement) != 1:
+        raise LedgerError(
+            f"The hold {lease.hold_id.hex()} does not cover this lease with its fee.",
+            hint="Hold the price of all leases with the fee on top; one hold has one fee.",
+        )
+
+
+def _leasable_nanos(amount: Nanos, fee_basis_points: int) -> Nanos:
+    """The most that can be earned under a hold so that the charge, fee included, stays within.
+
+    The largest e with e * (10 000 + fee) // 10 000 <= amount.
+    """
+    return ((amount + 1) * BASIS_POINTS - 1) // (BASIS_POINTS + fee_basis_points)
+
+
+@functools.lru_cache(maxsize=_LEASES_CACHED)
+def _lease_in(envelope: bytes) -> Lease:
+    # ours and stored by us; the signature was made when it was issued
+    return decode_fields(Lease, decode_canonical(Envelope.decode(envelope).payload))
+
+
+def _columns(mark: Watermark) -> dict[str, Any]:
+    return {
+        "last_sequence": mark.sequence,
+        "steps": mark.steps,
+        "tokens": mark.tokens,
+        "prefill_token_layers": mark.work.prefill_token_layers,
+        "decode_token_layers": mark.work.decode_token_layers,
+        "bytes_in": mark.work.bytes_in,
+        "bytes_out": mark.work.bytes_out,
+        "link_in_hash": mark.link_in_hash,
+        "link_out_hash": mark.link_out_hash,
+        "amount_received_nanos": mark.amount_nanos,
+        "final": mark.final,
+    }
+
+
+def _mark(row: Any) -> Watermark:
+    return Watermark(
+        sequence=row.last_sequence,
+        steps=row.steps,
+        tokens=row.tokens,
+        work=Work(row.prefill_token_layers, row.decode_token_layers, row.bytes_in, row.bytes_out),
+        amount_nanos=row.amount_received_nanos,
+        link_in_hash=row.link_in_hash,
+        link_out_hash=row.link_out_hash,
+        final=row.final,
+    )

@@ -1,0 +1,277 @@
+"""The ledger's tables. Money is nanos in BIGINT, times are unix seconds in BIGINT.
+
+Immutable, held so by triggers (`ledger/triggers.py`): transfer, receipt, leaf, checkpoint, node.
+Working state, changed only by conditional updates: account, hold, lane, log head; each of their
+numbers can be computed again from the immutable rows, and `ledger/invariants.py` does.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn, RowId
+
+__all__ = [
+    "AMOUNT_NANOS_MAX",
+    "BALANCE_NANOS_MAX",
+    "AccountRow",
+    "CheckpointRow",
+    "HoldRow",
+    "LaneRow",
+    "LeafRow",
+    "LogHeadRow",
+    "NodeRow",
+    "ReceiptRow",
+    "TransferCode",
+    "TransferRow",
+    "TransferState",
+]
+
+AMOUNT_NANOS_MAX = 2**60
+"""About 1.15 billion dollars in one movement."""
+
+BALANCE_NANOS_MAX = 2**62
+"""Above every balance: one more movement still fits 63 bits, so a sum is refused, never wrapped."""
+
+
+class TransferState(StrEnum):
+    """What a row does to the balances: `posted` is final, `pending` waits for its resolution."""
+
+    POSTED = "posted"
+    PENDING = "pending"
+    POST = "post"
+    """Resolves a pending row: this much was taken, the rest went back."""
+    VOID = "void"
+    """Resolves a pending row: everything went back."""
+
+
+class TransferCode(StrEnum):
+    """The codes the ledger itself writes; callers of `Book.transfer` bring their own."""
+
+    HOLD = "hold"
+    POST_HOLD = "post_hold"
+    RELEASE_HOLD = "release_hold"
+    SETTLE = "settle"
+    """Clearing to a provider or to the fee; ref = hold id in hex, a colon, and a counter."""
+
+
+class AccountRow(Base, table=True):
+    """Balances of one account; always equal to the fold of its transfers."""
+
+    __tablename__: ClassVar[str] = "ledger_account"
+    __table_args__ = (
+        *(
+            CheckConstraint(f"{column} BETWEEN 0 AND {BALANCE_NANOS_MAX}", name=column)
+            for column in ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+        ),
+        CheckConstraint(
+            "NOT no_overdraft OR debits_pending + debits_posted <= credits_posted",
+            name="no_overdraft",
+        ),
+        Index(None, "code"),
+    )
+
+    name: str = Field(primary_key=True, max_length=160)
+    """`code:owner`."""
+    code: str = Field(max_length=32)
+    owner: str = Field(max_length=128)
+    no_overdraft: bool
+    debits_pending: NanosColumn = 0
+    debits_posted: NanosColumn = 0
+    credits_pending: NanosColumn = 0
+    credits_posted: NanosColumn = 0
+
+
+class TransferRow(Base, table=True):
+    """One immutable movement; corrected only by another. (code, ref) is the idempotency key."""
+
+    __tablename__: ClassVar[str] = "ledger_transfer"
+    __table_args__ = (
+        UniqueConstraint("code", "ref"),
+        CheckConstraint(f"amount_nanos > 0 AND amount_nanos <= {AMOUNT_NANOS_MAX}", name="amount"),
+        CheckConstraint("debit <> credit", name="two_accounts"),
+        CheckConstraint("state IN ('posted', 'pending', 'post', 'void')", name="state"),
+        CheckConstraint(
+            "(state IN ('post', 'void')) = (pending_id IS NOT NULL)", name="resolution"
+        ),
+        Index(
+            "uq_ledger_transfer_resolve_once",
+            "pending_id",
+            unique=True,
+            sqlite_where=text("pending_id IS NOT NULL"),
+            postgresql_where=text("pending_id IS NOT NULL"),
+        ),
+        Index(None, "debit"),
+        Index(None, "credit"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=RowId)
+    debit: str = Field(max_length=160, foreign_key="ledger_account.name")
+    credit: str = Field(max_length=160, foreign_key="ledger_account.name")
+    amount_nanos: NanosColumn
+    state: str = Field(default=TransferState.POSTED.value, max_length=8)
+    pending_id: int | None = Field(
+        default=None, sa_type=BigInteger, foreign_key="ledger_transfer.id"
+    )
+    code: str = Field(max_length=32)
+    ref: str = Field(max_length=160)
+    created_at_s: BigInt
+    expires_at_s: BigIntOrNone = None
+    """Of a pending row: when the hold may be released at the latest."""
+
+
+class HoldRow(Base, table=True):
+    """What stands behind one pending transfer: how much of it is leased, and whether it is over."""
+
+    __tablename__: ClassVar[str] = "ledger_hold"
+    __table_args__ = (
+        CheckConstraint("amount_nanos > 0", name="amount"),
+        CheckConstraint("leased_nanos BETWEEN 0 AND amount_nanos", name="leased"),
+        CheckConstraint("fee_basis_points BETWEEN 0 AND 10000", name="fee"),
+        CheckConstraint("charged_nanos BETWEEN 0 AND amount_nanos", name="charged"),
+        Index(
+            "ix_ledger_hold_open",
+            "settle_by_s",
+            sqlite_where=text("charged_nanos IS NULL"),
+            postgresql_where=text("charged_nanos IS NULL"),
+        ),
+    )
+
+    hold_id: bytes = Field(primary_key=True, max_length=16)
+    transfer_id: int = Field(sa_type=BigInteger, foreign_key="ledger_transfer.id", unique=True)
+    buyer: str = Field(max_length=128)
+    """Owner of the debited buyer_cash account."""
+    amount_nanos: NanosColumn
+    leased_nanos: NanosColumn = 0
+    """Sum of `amount_nanos_max` of its leases."""
+    fee_basis_points: BigIntOrNone = None
+    """Of its leases; all have the same."""
+    settle_by_s: BigInt
+    """The hold's expiry or its latest lease's `settle_by_s`, whichever is later."""
+    closed: bool = False
+    """The session is over: nothing more will be leased under this hold."""
+    charged_nanos: BigIntOrNone = None
+    """None while pending; 0 when released."""
+
+
+class LaneRow(Base, table=True):
+    """Watermark of one lease: the receipt that counts so far, and what of it is settled."""
+
+    __tablename__: ClassVar[str] = "ledger_lane"
+    __table_args__ = (
+        CheckConstraint("amount_received_nanos BETWEEN 0 AND amount_nanos_max", name="received"),
+        CheckConstraint("amount_settled_nanos BETWEEN 0 AND amount_received_nanos", name="settled"),
+        CheckConstraint("last_sequence >= 0 AND steps >= 0 AND tokens >= 0", name="counters"),
+        CheckConstraint(
+            "prefill_token_layers >= 0 AND decode_token_layers >= 0"
+            " AND bytes_in >= 0 AND bytes_out >= 0",
+            name="work",
+        ),
+        Index(None, "hold_id"),
+        Index(None, "provider"),
+    )
+
+    lease_id: bytes = Field(primary_key=True, max_length=16)
+    hold_id: bytes = Field(max_length=16, foreign_key="ledger_hold.hold_id")
+    provider: str = Field(max_length=64)
+    """PeerId text."""
+    lease: bytes
+    """The lease's envelope, as issued."""
+    amount_nanos_max: NanosColumn
+    settle_by_s: BigInt
+    last_sequence: BigInt = 0
+    steps: BigInt = 0
+    tokens: BigInt = 0
+    prefill_token_layers: BigInt = 0
+    decode_token_layers: BigInt = 0
+    bytes_in: BigInt = 0
+    bytes_out: BigInt = 0
+    link_in_hash: bytes = Field(default=bytes(32), max_length=32)
+    link_out_hash: bytes = Field(default=bytes(32), max_length=32)
+    amount_received_nanos: NanosColumn = 0
+    """Of the receipt with the largest sequence."""
+    amount_settled_nanos: NanosColumn = 0
+    final: bool = False
+    settled: bool = False
+    """Its hold is resolved: whatever comes now is refused."""
+
+
+class ReceiptRow(Base, table=True):
+    """One co-signed receipt that counted when it came, and where the log has it."""
+
+    __tablename__: ClassVar[str] = "ledger_receipt"
+    __table_args__ = (
+        CheckConstraint("sequence > 0", name="sequence"),
+        CheckConstraint("amount_nanos >= 0", name="amount"),
+    )
+
+    lease_id: bytes = Field(primary_key=True, max_length=16, foreign_key="ledger_lane.lease_id")
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    cosigned: bytes
+    amount_nanos: NanosColumn
+    leaf_index: int = Field(sa_type=BigInteger, foreign_key="ledger_leaf.leaf_index", unique=True)
+    received_at_s: BigInt
+
+
+class LeafRow(Base, table=True):
+    """One entry of the public log; `hash` is the RFC 6962 leaf hash of `payload`."""
+
+    __tablename__: ClassVar[str] = "ledger_leaf"
+    __table_args__ = (CheckConstraint("leaf_index >= 0", name="leaf_index"),)
+
+    leaf_index: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    kind: str = Field(max_length=16)
+    payload: bytes
+    hash: bytes = Field(max_length=32)
+
+
+class NodeRow(Base, table=True):
+    """Root of one full subtree of the log, kept for every eighth level: proofs read few rows."""
+
+    __tablename__: ClassVar[str] = "ledger_node"
+
+    level: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    node_index: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    hash: bytes = Field(max_length=32)
+
+
+class LogHeadRow(Base, table=True):
+    """The one row whose lock orders appends: the log's size and its right edge."""
+
+    __tablename__: ClassVar[str] = "ledger_log_head"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="only_one"),
+        CheckConstraint("checkpoint_size BETWEEN 0 AND size", name="checkpoint_size"),
+    )
+
+    id: int = Field(
+        default=1, primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    size: BigInt = 0
+    frontier: bytes = b""
+    """Hashes of the full subtrees that make up the tree, largest first."""
+    checkpoint_size: BigInt = 0
+
+
+class CheckpointRow(Base, table=True):
+    """A signed size and root, with what the book said in the same transaction."""
+
+    __tablename__: ClassVar[str] = "ledger_checkpoint"
+
+    size: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    root: bytes = Field(max_length=32)
+    note: str
+    created_at_s: BigInt
+    charged_nanos: NanosColumn
+    credited_nanos: NanosColumn
+    fee_nanos: NanosColumn

@@ -1,0 +1,22 @@
+"""Queries of `accounts`."""
+
+from sqlmodel import Session
+
+from marketplace.accounts.models import BuyerRow
+
+__all__ = ["AccountRepository"]
+
+
+class AccountRepository:
+    """Buyers."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, row: BuyerRow) -> None:
+        self._session.add(row)
+        self._session.flush()
+
+    def get(self, account_id: str) -> BuyerRow:
+        """The account behind an API key; the foreign key says that it is there."""
+        return self._session.get_one(BuyerRow, account_id)

@@ -1,0 +1,151 @@
+"""The composition root: builds every part of a marketplace and the HTTP application over it."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ledger.errors import LedgerError
+from marketplace import endpoints
+from marketplace.accounts import endpoints as accounts
+from marketplace.asgi import BodyLimit, RequestId
+from marketplace.clock import Clock, SystemClock
+from marketplace.config import MarketConfig, load_key
+from marketplace.db import Database
+from marketplace.errors import MarketError, error_body
+from marketplace.keys import endpoints as keys
+from marketplace.leases import endpoints as leases
+from marketplace.ledger_pages import endpoints as ledger_pages
+from marketplace.manifests import endpoints as manifests
+from marketplace.market import Market
+from marketplace.offers import endpoints as offers
+from marketplace.offers.service import rebuild
+from marketplace.payments import endpoints as payments
+from marketplace.payments.simulated import SimulatedProcessor
+from marketplace.quotes import endpoints as quotes
+from marketplace.receipts import endpoints as receipts
+from marketplace.statements import endpoints as statements
+from marketplace.worker import Worker
+from protocol.errors import PieceworkError, ProtocolError, VerificationError, WrongSigner
+
+__all__ = ["create_app"]
+
+ROUTERS: tuple[APIRouter, ...] = (
+    endpoints.router,
+    accounts.router,
+    keys.router,
+    payments.router,
+    manifests.router,
+    offers.router,
+    quotes.router,
+    leases.router,
+    receipts.router,
+    statements.router,
+    ledger_pages.router,
+)
+
+
+def create_app(
+    config: MarketConfig | None = None, *, clock: Clock | None = None, own_rounds: bool = True
+) -> FastAPI:
+    """A marketplace that serves once its lifespan has begun. Raises MarketError on a bad key file.
+
+    `clock`: the machine's own where none is given. `own_rounds`: settle every window; without it
+    somebody else calls the worker's `round`.
+    """
+    config = config or MarketConfig()
+    processor = SimulatedProcessor()
+    market = Market(
+        config=config,
+        key=load_key(config.home),
+        clock=clock or SystemClock(),
+        database=Database(config.url),
+        processor=processor,
+    )
+    app = FastAPI(
+        title="Piecework marketplace",
+        lifespan=_lifespan(market, own_rounds=own_rounds),
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.market = market
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(payments.simulated_router)
+    _add_error_handlers(app)
+    # the last added is the outermost
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestId)
+    return app
+
+
+def _lifespan(
+    market: Market, *, own_rounds: bool
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker = Worker(market, on_fork=lambda: signal.raise_signal(signal.SIGTERM))
+        app.state.worker = worker
+        await asyncio.to_thread(_start, market, worker)
+        task = asyncio.create_task(worker.run()) if own_rounds else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            market.database.close()
+
+    return lifespan
+
+
+def _start(market: Market, worker: Worker) -> None:
+    """Tables, the live index, and a first checkpoint, so that there always is one."""
+    market.database.upgrade()
+    with market.database.reading() as session:
+        rebuild(session, market.index, now_s=market.clock.now_s())
+    worker.publish()
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Every error leaves in one shape; what is not handled here is `asgi.RequestId`'s."""
+
+    @app.exception_handler(PieceworkError)
+    async def on_error(_: Request, error: PieceworkError) -> JSONResponse:
+        if isinstance(error, MarketError):
+            return JSONResponse(error.body(), error.status_code, error.headers)
+        status_code, code = _status_of(error)
+        return JSONResponse(error_body(code, error.message, error.hint), status_code)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        message = f"{where}: {first['msg']}"
+        return JSONResponse(error_body("malformed", message, "See /openapi.json."), 400)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "malformed")
+        body = error_body(code, str(error.detail), "See /openapi.json.")
+        return JSONResponse(body, error.status_code, error.headers)
+
+
+def _status_of(error: PieceworkError) -> tuple[int, str]:
+    """Errors of the packages below, as this API tells them."""
+    match error:
+        case WrongSigner():
+            return 403, "wrong_signer"
+        case VerificationError():
+            return 400, "not_verified"
+        case ProtocolError():
+            return 400, "malformed"
+        case LedgerError():
+            return 409, "ledger_refused"
+    raise error

@@ -1,0 +1,167 @@
+"""`piecework-market`: run a marketplace, or check its books.
+
+Talk goes to stderr, data to stdout. Heavy packages are imported inside the commands, so that
+`--help` answers at once.
+"""
+
+import contextlib
+import json
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from protocol.errors import PieceworkError
+
+if TYPE_CHECKING:
+    from marketplace.config import MarketConfig
+
+__all__ = ["main"]
+
+HOST = "127.0.0.1"
+PORT = 8471
+BACKLOG = 2048
+GRACE_S = 10
+"""How long requests under way may take after SIGTERM."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+Home = Annotated[
+    Path | None, typer.Option(help="Directory of the key and the database.", file_okay=False)
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any.")]
+Network = Annotated[str | None, typer.Option(help="Name of the pool.")]
+Fee = Annotated[int | None, typer.Option(min=0, max=10_000, help="Hundredths of a percent.")]
+Window = Annotated[int | None, typer.Option(min=1, help="Seconds between settlements.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    home: Home = None,
+    host: Host = HOST,
+    port: Port = PORT,
+    network: Network = None,
+    fee_basis_points: Fee = None,
+    settlement_window_s: Window = None,
+) -> None:
+    """Run a Piecework marketplace: quotes, leases, receipts and the ledger behind them."""
+    if context.invoked_subcommand is None:
+        serve(home, host, port, network, fee_basis_points, settlement_window_s)
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    host: Host = HOST,
+    port: Port = PORT,
+    network: Network = None,
+    fee_basis_points: Fee = None,
+    settlement_window_s: Window = None,
+) -> None:
+    """Run the marketplace until it is stopped (what plain `piecework-market` does)."""
+    import uvicorn
+
+    from marketplace.app import create_app
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    config = _config(home, network, fee_basis_points, settlement_window_s)
+    application = create_app(config)
+    market = application.state.market
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"Piecework marketplace '{config.network}' at http://{shown}:{listener.getsockname()[1]}")
+    _say(f"PeerId {market.key.peer_id}")
+    _say(f"Data in {config.home}")
+    _say("WARNING: the test processor is on; top-ups are not real money.")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S
+        )
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one stops it; all is drained
+        server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    home: Home = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that the books are in order; exit code 1 if they are not."""
+    from ledger.invariants import check as violations_of
+    from marketplace.config import DATABASE_FILE
+    from marketplace.db import Database
+    from marketplace.errors import MarketError
+
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    config = _config(home, None, None, None)
+    if not config.database_url and not (config.home / DATABASE_FILE).exists():
+        raise MarketError(f"There is no marketplace in {config.home}.", hint="Give its --home.")
+    database = Database(config.url)
+    try:
+        with database.reading() as session:
+            violations = violations_of(session)
+    finally:
+        database.close()
+    if as_json:
+        found = [{"invariant": v.invariant, "detail": v.detail} for v in violations]
+        typer.echo(json.dumps({"ok": not violations, "violations": found}))
+    elif violations:
+        for violation in violations:
+            typer.echo(f"{violation.invariant}: {violation.detail}")
+    else:
+        typer.echo("The books are in order.")
+    if violations:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of `piecework-market`."""
+    try:
+        app()
+    except PieceworkError as error:
+        _say(f"error: {error}")
+        raise SystemExit(1) from None
+
+
+def _config(
+    home: Path | None,
+    network: str | None,
+    fee_basis_points: int | None,
+    settlement_window_s: int | None,
+) -> "MarketConfig":
+    """Settings from the environment; what stands on the command line goes first."""
+    from marketplace.config import read_config
+
+    return read_config(
+        home=home,
+        network=network,
+        fee_basis_points=fee_basis_points,
+        settlement_window_s=settlement_window_s,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is promised; raises MarketError with the reason."""
+    from marketplace.errors import MarketError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise MarketError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Choose another --port."
+        ) from None
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

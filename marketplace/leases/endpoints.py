@@ -1,0 +1,38 @@
+"""HTTP of `leases`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, status
+
+from marketplace.endpoints import InferenceBuyer, MarketOf
+from marketplace.leases import service
+from marketplace.leases.schemas import LeaseRequest, LeasesSchema, SessionSchema
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["leases"])
+
+SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+
+
+@router.post("/v1/leases")
+def create_leases(body: LeaseRequest, caller: InferenceBuyer, market: MarketOf) -> LeasesSchema:
+    """Accept a quote: its amount is held, and every hop gets its lease."""
+    with market.database.transaction() as session:
+        return service.create(session, market, caller.account_id, body)
+
+
+@router.post("/v1/sessions/{session_id}/close", status_code=status.HTTP_202_ACCEPTED)
+def close_session(session_id: SessionId, caller: InferenceBuyer, market: MarketOf) -> None:
+    """The session is over; it is settled once its last receipts are in."""
+    with market.database.transaction() as session:
+        service.close(
+            session, caller.account_id, bytes.fromhex(session_id), now_s=market.clock.now_s()
+        )
+
+
+@router.get("/v1/sessions/{session_id}")
+def show_session(session_id: SessionId, caller: InferenceBuyer, market: MarketOf) -> SessionSchema:
+    """What the session has come to, with the receipt of every hop."""
+    with market.database.reading() as session:
+        return service.show(session, caller.account_id, bytes.fromhex(session_id))

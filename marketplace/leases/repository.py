@@ -1,0 +1,134 @@
+"""Queries of `leases`: sessions, and what the ledger knows of their holds and lanes."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import exists, func, not_
+from sqlmodel import Session, col, select
+
+from ledger.models import HoldRow, LaneRow, ReceiptRow
+from marketplace.leases.models import SessionRow
+from protocol.envelope import Envelope
+from protocol.identity import PeerId
+from protocol.lease import Lease
+from protocol.money import Nanos, Work
+from protocol.record import decode_canonical, decode_fields
+
+__all__ = ["HoldState", "LaneView", "SessionRepository"]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldState:
+    """What became of a session's money."""
+
+    amount_nanos: Nanos
+    charged_nanos: Nanos | None
+    """None while it is held; 0 once released."""
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """One hop of a session as the ledger has it."""
+
+    lease: Lease
+    envelope: bytes
+    received_nanos: Nanos
+    settled_nanos: Nanos
+    settled: bool
+    work: Work
+    receipt: bytes | None
+    """The co-signed receipt that counts."""
+    leaf_index: int | None
+
+
+class SessionRepository:
+    """Paid sessions."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, session_id: bytes) -> SessionRow | None:
+        return self._session.get(SessionRow, session_id)
+
+    def add(self, row: SessionRow) -> None:
+        self._session.add(row)
+        self._session.flush()
+
+    def hold(self, hold_id: bytes) -> HoldState:
+        row = self._session.get_one(HoldRow, hold_id)
+        return HoldState(row.amount_nanos, row.charged_nanos, row.closed)
+
+    def lanes(self, hold_id: bytes) -> Sequence[LaneView]:
+        """The session's hops in the order of its route."""
+        query = (
+            select(LaneRow, ReceiptRow)
+            .join(
+                ReceiptRow,
+                (col(ReceiptRow.lease_id) == col(LaneRow.lease_id))
+                & (col(ReceiptRow.sequence) == col(LaneRow.last_sequence)),
+                isouter=True,
+            )
+            .where(LaneRow.hold_id == hold_id)
+        )
+        views = [_view(lane, receipt) for lane, receipt in self._session.exec(query)]
+        return sorted(views, key=lambda view: view.lease.hop_index)
+
+    def of_provider(self, provider: PeerId, limit: int) -> Sequence[LaneView]:
+        """The provider's lanes, the newest session first; without their receipts."""
+        query = (
+            select(LaneRow)
+            .join(SessionRow, col(SessionRow.hold_id) == col(LaneRow.hold_id))
+            .where(LaneRow.provider == str(provider))
+            .order_by(col(SessionRow.created_at_s).desc(), col(LaneRow.lease_id))
+            .limit(limit)
+        )
+        return [_view(lane, None) for lane in self._session.exec(query)]
+
+    def unearned(self, closed_before_s: int, limit: int) -> Sequence[SessionRow]:
+        """Sessions that were closed by then, are still held, and never had a receipt."""
+        has_receipt = exists().where(
+            col(LaneRow.hold_id) == col(SessionRow.hold_id), col(LaneRow.last_sequence) > 0
+        )
+        query = (
+            select(SessionRow)
+            .join(HoldRow, col(HoldRow.hold_id) == col(SessionRow.hold_id))
+            .where(col(SessionRow.closed_at_s) <= closed_before_s)
+            .where(col(HoldRow.charged_nanos).is_(None), not_(has_receipt))
+            .order_by(col(SessionRow.closed_at_s))
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=HoldRow)
+        )
+        return self._session.exec(query).all()
+
+    def open_by_provider(self, providers: Collection[PeerId]) -> Mapping[PeerId, int]:
+        """Leases of each provider whose session is not over."""
+        query = (
+            select(LaneRow.provider, func.count())
+            .join(HoldRow, col(HoldRow.hold_id) == col(LaneRow.hold_id))
+            .where(col(HoldRow.charged_nanos).is_(None))
+            .where(col(HoldRow.closed).is_(False))
+            .group_by(LaneRow.provider)
+        )
+        names = {str(provider): provider for provider in providers}
+        return {names[name]: count for name, count in self._session.exec(query) if name in names}
+
+
+def _view(lane: LaneRow, receipt: ReceiptRow | None) -> LaneView:
+    # ours, and signed when it was issued
+    lease = decode_fields(Lease, decode_canonical(Envelope.decode(lane.lease).payload))
+    return LaneView(
+        lease=lease,
+        envelope=lane.lease,
+        received_nanos=lane.amount_received_nanos,
+        settled_nanos=lane.amount_settled_nanos,
+        settled=lane.settled,
+        work=Work(
+            prefill_token_layers=lane.prefill_token_layers,
+            decode_token_layers=lane.decode_token_layers,
+            bytes_in=lane.bytes_in,
+            bytes_out=lane.bytes_out,
+        ),
+        receipt=receipt.cosigned if receipt else None,
+        leaf_index=receipt.leaf_index if receipt else None,
+    )

@@ -1,0 +1,1 @@
+"""The public log: checkpoint, leaves, proofs, totals."""

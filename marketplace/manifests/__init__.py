@@ -1,0 +1,1 @@
+"""The catalogue: which exact models can be sold, and which are whole right now."""

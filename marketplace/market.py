@@ -1,0 +1,26 @@
+"""What every request handler needs, in one value that `app.create_app` builds."""
+
+from dataclasses import dataclass, field
+
+from marketplace.auth import KeyUses
+from marketplace.clock import Clock
+from marketplace.config import MarketConfig
+from marketplace.db import Database
+from marketplace.matching import OfferIndex
+from marketplace.payments.processor import Processor
+from protocol.identity import KeyPair
+
+__all__ = ["Market"]
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """The parts of a running marketplace."""
+
+    config: MarketConfig
+    key: KeyPair
+    clock: Clock
+    database: Database
+    processor: Processor
+    index: OfferIndex = field(default_factory=OfferIndex)
+    key_uses: KeyUses = field(default_factory=KeyUses)

@@ -1,0 +1,115 @@
+"""The live index of offers, and the search for a route among them.
+
+In memory, rebuilt from the database at start; a change is put here only after it is committed.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from marketplace.pricing import WorkPlan, hop_cost, layer_cost, penalty_cost
+from planning.routes import Candidate, Leg, Weights, find_route
+from protocol.identity import PeerId
+from protocol.offer import Offer
+from protocol.route import Span
+
+__all__ = ["OfferIndex", "RoutedHop", "search_route"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedHop:
+    """One hop of a found route: whose offer, and which part of its span."""
+
+    offer: Offer
+    span: Span
+
+
+class OfferIndex:
+    """Each provider's newest offer, by model. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_provider: dict[PeerId, Offer] = {}
+        self._by_manifest: dict[bytes, dict[PeerId, Offer]] = {}
+
+    def put(self, offer: Offer) -> None:
+        """Take the offer unless a newer one of its provider is here."""
+        with self._lock:
+            known = self._by_provider.get(offer.provider)
+            if known is not None:
+                if known.sequence >= offer.sequence:
+                    return
+                del self._by_manifest[known.manifest_hash][offer.provider]
+            self._by_provider[offer.provider] = offer
+            self._by_manifest.setdefault(offer.manifest_hash, {})[offer.provider] = offer
+
+    def remove(self, provider: PeerId) -> None:
+        with self._lock:
+            self._remove(provider)
+
+    def get(self, provider: PeerId, now_s: float) -> Offer | None:
+        """The provider's offer, if it is alive."""
+        with self._lock:
+            offer = self._by_provider.get(provider)
+        return offer if offer is not None and offer.expires_at_s > now_s else None
+
+    def of_model(self, manifest_hash: bytes, now_s: float) -> list[Offer]:
+        """Living offers of one model, in the order of their providers."""
+        with self._lock:
+            offers = list(self._by_manifest.get(manifest_hash, {}).values())
+        return _alive(offers, now_s)
+
+    def all(self, now_s: float) -> list[Offer]:
+        """Every living offer, in the order of their providers."""
+        with self._lock:
+            offers = list(self._by_provider.values())
+        return _alive(offers, now_s)
+
+    def forget_expired(self, now_s: float) -> None:
+        with self._lock:
+            expired = [p for p, offer in self._by_provider.items() if offer.expires_at_s <= now_s]
+            for provider in expired:
+                self._remove(provider)
+
+    def _remove(self, provider: PeerId) -> None:
+        offer = self._by_provider.pop(provider, None)
+        if offer is None:
+            return
+        offers = self._by_manifest[offer.manifest_hash]
+        del offers[provider]
+        if not offers:
+            del self._by_manifest[offer.manifest_hash]
+
+
+def search_route(
+    offers: Iterable[Offer],
+    plan: WorkPlan,
+    *,
+    open_sessions: Mapping[PeerId, int] | None = None,
+) -> list[RoutedHop] | None:
+    """The cheapest route for `plan`, or None. `open_sessions`: leased and not yet over.
+
+    A provider whose KV could never hold the session is left out. A busy one is only dearer: its
+    own admission knows better than we do what still fits, and ties go to the idle.
+    """
+    busy = open_sessions or {}
+    unit = penalty_cost(plan)
+    candidates = [
+        Candidate(
+            key=offer,
+            span=offer.span,
+            layer_cost=layer_cost(offer.rates, plan),
+            hop_cost=hop_cost(offer.rates, plan)
+            + unit * busy.get(offer.provider, 0) // offer.sessions_max,
+        )
+        for offer in offers
+        if offer.kv_tokens >= plan.tokens
+    ]
+    route: list[Leg[Offer]] | None = find_route(plan.layers, candidates, Weights(hop_penalty=unit))
+    return None if route is None else [RoutedHop(leg.candidate.key, leg.span) for leg in route]
+
+
+def _alive(offers: list[Offer], now_s: float) -> list[Offer]:
+    return sorted(
+        (offer for offer in offers if offer.expires_at_s > now_s), key=lambda o: o.provider
+    )

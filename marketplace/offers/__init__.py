@@ -1,0 +1,1 @@
+"""What providers sell, and where a joining node should stand."""

@@ -1,0 +1,1 @@
+"""Money in: top-ups through a payment processor."""

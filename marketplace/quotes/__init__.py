@@ -1,0 +1,1 @@
+"""A price for a route and a bound of work, good for a minute."""

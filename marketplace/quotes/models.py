@@ -1,0 +1,28 @@
+"""Tables of `quotes`."""
+
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint
+from sqlmodel import Field
+
+from ledger.database import Base
+
+__all__ = ["QuoteRow"]
+
+
+class QuoteRow(Base, table=True):
+    """One quote and its terms; accepted at most once."""
+
+    __tablename__: ClassVar[str] = "market_quote"
+    __table_args__ = (
+        UniqueConstraint("session_id"),
+        CheckConstraint("session_id IS NULL OR length(session_id) = 16", name="session_id"),
+    )
+
+    quote_id: bytes = Field(primary_key=True, max_length=16)
+    account_id: str = Field(max_length=32, foreign_key="market_account.account_id")
+    expires_at_s: int = Field(index=True, sa_type=BigInteger)
+    terms: bytes
+    """`quotes.terms.QuoteTerms` in canonical CBOR."""
+    session_id: bytes | None = Field(default=None, max_length=16)
+    """The session that accepted it."""

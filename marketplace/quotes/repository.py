@@ -1,0 +1,40 @@
+"""Queries of `quotes`."""
+
+from sqlalchemy import delete, update
+from sqlmodel import Session, col
+
+from marketplace.quotes.models import QuoteRow
+
+__all__ = ["QuoteRepository"]
+
+
+class QuoteRepository:
+    """Quotes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, row: QuoteRow) -> None:
+        self._session.add(row)
+        self._session.flush()
+
+    def get(self, quote_id: bytes) -> QuoteRow | None:
+        return self._session.get(QuoteRow, quote_id)
+
+    def accept(self, quote_id: bytes, session_id: bytes) -> bool:
+        """Claim the quote for one session; False if another has it. Decided by the database."""
+        return (
+            self._session.connection()
+            .execute(
+                update(QuoteRow)
+                .where(col(QuoteRow.quote_id) == quote_id)
+                .where(col(QuoteRow.session_id).is_(None))
+                .values(session_id=session_id)
+            )
+            .rowcount
+            == 1
+        )
+
+    def forget_expired(self, before_s: int) -> None:
+        """Remove quotes that ended before `before_s`."""
+        self._session.execute(delete(QuoteRow).where(col(QuoteRow.expires_at_s) <= before_s))

@@ -1,0 +1,69 @@
+"""JSON of `quotes`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from marketplace.fields import (
+    AMOUNT_NANOS_MAX,
+    HexHash,
+    HexId,
+    PeerText,
+    Printable,
+    RatesSchema,
+    Schema,
+    SpanSchema,
+    WorkSchema,
+)
+
+__all__ = ["QuoteRequest", "QuoteSchema", "QuotedHopSchema"]
+
+TOKENS_MAX = 2**31
+"""Far above any model's context; keeps products inside what can be stored."""
+PEERS_MAX = 1000
+"""Names in an allow or deny list."""
+
+
+class QuoteRequest(Schema):
+    """What a buyer wants to run, and on whose machines."""
+
+    model: Annotated[Printable, Field(min_length=1, max_length=300)]
+    """A name of the catalogue, or a manifest hash in hex."""
+    prompt_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+    max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+    sealed: Literal[True] = True
+    """The pool sells sealed routes only: the head holds the ends."""
+    wire_dtype: Literal["fp32", "bf16"] = "bf16"
+    amount_nanos_max: Annotated[int, Field(ge=1, le=AMOUNT_NANOS_MAX)] | None = None
+    """The most that may be held."""
+    allow: Annotated[list[PeerText], Field(min_length=1, max_length=PEERS_MAX)] | None = None
+    """Only these providers."""
+    deny: list[PeerText] = Field(max_length=PEERS_MAX, default_factory=list)
+    """None of these."""
+
+
+class QuotedHopSchema(Schema):
+    """One hop of the quoted route."""
+
+    peer_id: PeerText
+    span: SpanSchema
+    addresses: list[str]
+    backend: str
+    compute_dtype: str
+    rates: RatesSchema
+    work_max: WorkSchema
+
+
+class QuoteSchema(Schema):
+    """A price, good until `expires_at_s`."""
+
+    quote_id: HexId
+    expires_at_s: int
+    manifest_hash: HexHash
+    model: str
+    layers: int
+    hidden_size: int
+    wire_dtype: str
+    amount_nanos_max: int
+    fee_basis_points: int
+    hops: list[QuotedHopSchema]

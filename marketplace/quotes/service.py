@@ -1,0 +1,153 @@
+"""Making a quote: the cheapest route now, and the most that it can come to."""
+
+import secrets
+
+from ledger.database import Session
+from marketplace.errors import ContextTooLong, NoCapacity, PriceTooHigh
+from marketplace.fields import RatesSchema, SpanSchema, WorkSchema
+from marketplace.leases.repository import SessionRepository
+from marketplace.manifests import service as manifests
+from marketplace.manifests.models import ManifestRow
+from marketplace.market import Market
+from marketplace.matching import RoutedHop, search_route
+from marketplace.pricing import WorkPlan, bound_of
+from marketplace.quotes.models import QuoteRow
+from marketplace.quotes.repository import QuoteRepository
+from marketplace.quotes.schemas import QuotedHopSchema, QuoteRequest, QuoteSchema
+from marketplace.quotes.terms import QuotedHop, QuoteTerms
+from planning.routes import missing_spans
+from protocol.lease import ID_BYTES
+from protocol.money import amount_nanos, with_fee_nanos
+from protocol.tensor import WireDtype
+
+__all__ = ["keep", "price"]
+
+QUOTE_LIFETIME_S = 60
+"""Offers live five minutes at most, so a quote that rests on them must be short."""
+HOLD_NANOS_MIN = 1
+"""A hold is a movement of money, so even a free route sets one nano aside."""
+
+
+def price(session: Session, market: Market, request: QuoteRequest) -> QuoteTerms:
+    """The cheapest route that meets the request, and the most that it can cost. Reads only.
+
+    Raises ModelUnknown, ResaleForbidden, ContextTooLong, NoCapacity or PriceTooHigh.
+    """
+    manifest = manifests.find(session, request.model)
+    manifests.require_for_sale(manifest)
+    plan = _plan(manifest, request)
+    route = _route(session, market, manifest, plan, request)
+    terms = _terms(manifest, plan, route, market.config.fee_basis_points)
+    limit = request.amount_nanos_max
+    if limit is not None and terms.amount_nanos_max > limit:
+        raise PriceTooHigh(terms.amount_nanos_max, limit)
+    return terms
+
+
+def keep(session: Session, account_id: str, terms: QuoteTerms, *, now_s: int) -> QuoteSchema:
+    """Make a quote of the terms, for this account to accept."""
+    row = QuoteRow(
+        quote_id=secrets.token_bytes(ID_BYTES),
+        account_id=account_id,
+        expires_at_s=now_s + QUOTE_LIFETIME_S,
+        terms=terms.encode(),
+    )
+    QuoteRepository(session).add(row)
+    return _schema(row, terms)
+
+
+def _plan(manifest: ManifestRow, request: QuoteRequest) -> WorkPlan:
+    plan = WorkPlan(
+        layers=manifest.layers,
+        hidden_size=manifest.hidden_size,
+        prompt_tokens=request.prompt_tokens,
+        max_tokens=request.max_tokens,
+        wire_dtype=WireDtype(request.wire_dtype),
+    )
+    if plan.tokens > manifest.context_tokens:
+        raise ContextTooLong(
+            f"{plan.tokens} tokens are above the {manifest.context_tokens} of '{manifest.name}'.",
+            hint="Shorten the prompt or lower max_tokens.",
+            details={"context_tokens": manifest.context_tokens},
+        )
+    return plan
+
+
+def _route(
+    session: Session,
+    market: Market,
+    manifest: ManifestRow,
+    plan: WorkPlan,
+    request: QuoteRequest,
+) -> list[RoutedHop]:
+    allow = None if request.allow is None else frozenset(request.allow)
+    deny = frozenset(request.deny)
+    offers = [
+        offer
+        for offer in market.index.of_model(manifest.manifest_hash, market.clock.now_s())
+        if (allow is None or offer.provider in allow) and offer.provider not in deny
+    ]
+    busy = SessionRepository(session).open_by_provider([offer.provider for offer in offers])
+    route = search_route(offers, plan, open_sessions=busy)
+    if route is None:
+        able = [offer.span for offer in offers if offer.kv_tokens >= plan.tokens]
+        raise NoCapacity(manifest.name, missing_spans(plan.layers, able))
+    return route
+
+
+def _terms(
+    manifest: ManifestRow, plan: WorkPlan, route: list[RoutedHop], fee_basis_points: int
+) -> QuoteTerms:
+    hops = []
+    for hop in route:
+        work_max = bound_of(hop.span, plan)
+        quoted = QuotedHop(
+            provider=hop.offer.provider,
+            span=hop.span,
+            addresses=hop.offer.addresses,
+            backend=hop.offer.backend,
+            compute_dtype=hop.offer.compute_dtype,
+            rates=hop.offer.rates,
+            work_max=work_max,
+            amount_nanos_max=amount_nanos(work_max, hop.offer.rates),
+        )
+        hops.append(quoted)
+    total = with_fee_nanos(sum(hop.amount_nanos_max for hop in hops), fee_basis_points)
+    return QuoteTerms(
+        model=manifest.name,
+        manifest_hash=manifest.manifest_hash,
+        layers=plan.layers,
+        hidden_size=plan.hidden_size,
+        prompt_tokens=plan.prompt_tokens,
+        max_tokens=plan.max_tokens,
+        wire_dtype=plan.wire_dtype,
+        fee_basis_points=fee_basis_points,
+        amount_nanos_max=max(total, HOLD_NANOS_MIN),
+        hops=tuple(hops),
+    )
+
+
+def _schema(row: QuoteRow, terms: QuoteTerms) -> QuoteSchema:
+    return QuoteSchema(
+        quote_id=row.quote_id,
+        expires_at_s=row.expires_at_s,
+        manifest_hash=terms.manifest_hash,
+        model=terms.model,
+        layers=terms.layers,
+        hidden_size=terms.hidden_size,
+        wire_dtype=terms.wire_dtype.value,
+        amount_nanos_max=terms.amount_nanos_max,
+        fee_basis_points=terms.fee_basis_points,
+        hops=[
+            QuotedHopSchema(
+                peer_id=hop.provider,
+                span=SpanSchema.of(hop.span),
+                addresses=list(hop.addresses),
+                backend=hop.backend,
+                compute_dtype=hop.compute_dtype,
+                rates=RatesSchema.of(hop.rates),
+                work_max=WorkSchema.of(hop.work_max),
+            )
+            for hop in terms.hops
+        ],
+    )

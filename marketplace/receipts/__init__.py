@@ -1,0 +1,1 @@
+"""Co-signed receipts on their way into the ledger."""

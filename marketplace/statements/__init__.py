@@ -1,0 +1,1 @@
+"""What a provider has carried and earned."""
