@@ -11,6 +11,7 @@ from typing import Protocol
 from node.engine.base import Engine, EngineInfo, EngineStatistics, StepItem, StepResult
 from node.engine.errors import EngineDied
 from protocol.errors import EngineError
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["AsyncEngine", "LocalEngine"]
@@ -24,7 +25,12 @@ class AsyncEngine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
     async def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None: ...
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]: ...
     async def truncate(self, sequence_id: int, position: int) -> None: ...
@@ -49,9 +55,16 @@ class LocalEngine:
         return self._engine.info
 
     async def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
-        self._alive().open(sequence_id, capacity_tokens=capacity_tokens, sampling=sampling)
+        self._alive().open(
+            sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
+        )
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         await asyncio.sleep(self._step_delay_s)

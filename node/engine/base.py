@@ -137,12 +137,18 @@ class Engine(ABC):
 
     @abstractmethod
     def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         """Begin a sequence and reserve `capacity_tokens` of the KV budget for it.
 
+        `span`: the layers its rows run through, where a route uses only a part of the shard.
         `sampling` is needed where the sequence asks for Output.TOKENS. Raises OutOfKV, and
-        StepInvalid for an id that is open already.
+        StepInvalid for an id that is open already or a span outside the shard.
         """
 
     @abstractmethod

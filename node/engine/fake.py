@@ -28,8 +28,9 @@ from node.engine.base import (
     TokenIds,
 )
 from node.engine.errors import ModelNotFound, ModelUnsupported, OutOfKV, StepInvalid
-from node.engine.validation import find_fault, validate_spec
+from node.engine.validation import find_fault, sequence_span, validate_spec
 from protocol.errors import EngineError
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
 
@@ -49,6 +50,7 @@ Residues = npt.NDArray[np.int64]
 class _Sequence:
     capacity: int
     sampling: SamplingParameters | None
+    first_layer: int
     length: int = 0
     sums: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     """Per layer (capacity, hidden_size): at row p, the sum over q <= p of (q + 1) * input[q]."""
@@ -71,19 +73,25 @@ class FakeEngine(Engine):
         return self._info
 
     def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
+        layers = sequence_span(span, self._spec.span)
         left = self._spec.kv_tokens - self._reserved
         if len(self._spec.span) and capacity_tokens > left:
             raise OutOfKV(f"{capacity_tokens} tokens were asked for; {left} are left.")
         shape = (capacity_tokens, self._info.hidden_size)
-        sums = [np.zeros(shape, np.uint8) for _ in range(len(self._spec.span))]
-        self._sequences[sequence_id] = _Sequence(capacity_tokens, sampling, sums=sums)
+        sums = [np.zeros(shape, np.uint8) for _ in range(len(layers))]
+        self._sequences[sequence_id] = _Sequence(capacity_tokens, sampling, layers.start, sums=sums)
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
@@ -148,7 +156,7 @@ class FakeEngine(Engine):
             assert item.hidden is not None
             rows = _from_wire(item.hidden, item.wire_dtype)
         for index, sums in enumerate(sequence.sums):
-            rows = _layer(self._spec.span.start + index, rows, sums, item.position)
+            rows = _layer(sequence.first_layer + index, rows, sums, item.position)
         sequence.length = item.position + item.count
         wanted = rows[item.count - item.wanted :]
         if item.output is Output.HIDDEN:

@@ -19,6 +19,7 @@ from node.engine.restarts import RestartBudget, RestartLimits
 from node.engine.scheduler import Scheduled, Scheduler
 from node.engine.waiting import Waiters, as_engine_error, copy_error, run_controls
 from protocol.errors import EngineError
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["EngineRunner", "RunnerStatistics"]
@@ -75,11 +76,18 @@ class EngineRunner:
         return self._engine.info
 
     async def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
         self._admit()
-        await self._engine.open(sequence_id, capacity_tokens=capacity_tokens, sampling=sampling)
+        await self._engine.open(
+            sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
+        )
 
     async def submit(self, item: StepItem, *, lease_key: bytes | None = None) -> StepResult:
         """Queue a step and wait for its result.

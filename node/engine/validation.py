@@ -5,8 +5,9 @@ import numpy as np
 from node.engine.base import Activation, EngineInfo, Output, ShardSpec, StepItem, wire_array_dtype
 from node.engine.errors import ShardMismatch, StepInvalid
 from protocol.limits import STEP_TOKENS_MAX
+from protocol.route import Span
 
-__all__ = ["find_fault", "find_shape_fault", "validate_spec"]
+__all__ = ["find_fault", "find_shape_fault", "sequence_span", "validate_spec"]
 
 BF16_EXPONENT = np.uint16(0x7F80)
 
@@ -82,3 +83,12 @@ def _is_finite(hidden: Activation) -> bool:
         return bool(np.isfinite(hidden).all())
     exponents = np.bitwise_and(hidden, BF16_EXPONENT, dtype=np.uint16)
     return not bool((exponents == BF16_EXPONENT).any())
+
+
+def sequence_span(span: Span | None, shard: Span) -> Span:
+    """The layers a sequence runs through: all of the shard's unless it names fewer."""
+    if span is None:
+        return shard
+    if not shard.contains(span) or (len(shard) and not len(span)):
+        raise StepInvalid(f"Layers {span} do not lie within this shard's {shard}.")
+    return span

@@ -32,6 +32,7 @@ from node.engine.process import WorkerProcess
 from node.engine.validation import find_shape_fault
 from protocol.errors import EngineError, LocalProtocolError
 from protocol.record import decode_fields, encode_fields
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["EngineWorker"]
@@ -96,11 +97,17 @@ class EngineWorker:
         return self._alive().pid
 
     async def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
         fields = None if sampling is None else encode_fields(sampling)
-        await self._ask(Operation.OPEN, [sequence_id, capacity_tokens, fields], _ignore)
+        layers = None if span is None else [span.start, span.end]
+        await self._ask(Operation.OPEN, [sequence_id, capacity_tokens, fields, layers], _ignore)
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         """As Engine.step; the results' arrays are the caller's own.

@@ -32,6 +32,7 @@ from node.engine.message import (
 )
 from protocol.errors import EngineError, LocalProtocolError
 from protocol.record import decode_fields, encode_fields
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["main"]
@@ -102,9 +103,12 @@ class _Worker:
             case Operation.STEP:
                 return self._step(engine, payload)
             case Operation.OPEN:
-                sequence_id, capacity_tokens, fields = payload
+                sequence_id, capacity_tokens, fields, layers = payload
                 sampling = None if fields is None else decode_fields(SamplingParameters, fields)
-                engine.open(sequence_id, capacity_tokens=capacity_tokens, sampling=sampling)
+                span = None if layers is None else Span(*layers)
+                engine.open(
+                    sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
+                )
             case Operation.TRUNCATE:
                 engine.truncate(*payload)
             case Operation.CLOSE:

@@ -14,6 +14,7 @@ from protocol.frame import Open
 from protocol.identity import PeerId
 from protocol.lease import Lease
 from protocol.limits import HOPS_MAX
+from protocol.route import Span
 
 __all__ = ["Admission", "LeaseAdmission", "OwnAdmission", "ServedShard"]
 
@@ -99,7 +100,7 @@ class LeaseAdmission:
 def _check_shard(request: Open, shard: ServedShard) -> None:
     if request.manifest_hash != shard.manifest_hash:
         raise SessionError("This hop holds another model.", code=ErrorCode.WRONG_SPAN)
-    if (request.span.start, request.span.end) != (shard.start, shard.end):
+    if not Span(shard.start, shard.end).contains(request.span):
         raise SessionError(
             f"This hop serves layers {shard.start}:{shard.end}, not {request.span}.",
             code=ErrorCode.WRONG_SPAN,

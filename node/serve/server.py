@@ -139,6 +139,7 @@ class SessionServer:
                 sequence_id,
                 capacity_tokens=request.capacity_tokens,
                 sampling=request.sampling if request.is_last and not request.sealed else None,
+                span=request.span,
             )
             with self._links.expect(request) as link:
                 async with asyncio.timeout(OPEN_TIMEOUT_S):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.engine.async_engine import LocalEngine
-from node.engine.base import ShardSpec
+from node.engine.base import ComputeDtype, ShardSpec
 from node.engine.fake import load
 from node.engine.runner import EngineRunner
 from node.head.ends import Ends, OpenEnds, SealedEnds
@@ -39,10 +39,24 @@ MANIFEST = ModelManifest(
 PROMPT = tuple((7 * n + 3) % VOCABULARY for n in range(20))
 
 
-def spans(hop_count: int) -> list[Span]:
+def spans(hop_count: int, layers: int = LAYERS) -> list[Span]:
     """The model cut as evenly as it goes."""
-    cuts = [LAYERS * n // hop_count for n in range(hop_count + 1)]
+    cuts = [layers * n // hop_count for n in range(hop_count + 1)]
     return [Span(a, b) for a, b in itertools.pairwise(cuts)]
+
+
+@dataclass(frozen=True)
+class RingModel:
+    """What runs: its files, its manifest, and how the engine of each hop in turn is loaded."""
+
+    directory: Path
+    manifest: ModelManifest
+    loads: tuple
+
+    def spec(self, span: Span, *, embeds: bool, has_head: bool) -> ShardSpec:
+        return ShardSpec(
+            self.directory, span, embeds, has_head, compute_dtype=ComputeDtype.FP32, kv_tokens=8192
+        )
 
 
 class MemorySink:
@@ -72,6 +86,7 @@ class Ring:
     """A head and its providers. `market` signs leases; None: a free, private ring."""
 
     directory: Path
+    model: "RingModel"
     network: FakeNetwork
     head_host: FakeHost
     ends_runner: EngineRunner
@@ -82,18 +97,22 @@ class Ring:
     credit_windows: int = 8
 
     def spec(self, span: Span, *, embeds: bool, has_head: bool) -> ShardSpec:
-        return ShardSpec(self.directory, span, embeds, has_head, kv_tokens=8192)
+        return self.model.spec(span, embeds=embeds, has_head=has_head)
 
     def add_provider(self, span: Span, *, step_delay_s: float = 0.0) -> Provider:
         key = KeyPair.generate()
-        last = span.end == LAYERS
+        manifest = self.model.manifest
+        load = self.model.loads[len(self.providers) % len(self.model.loads)]
+        last = span.end == manifest.layers
         spec = self.spec(
             span, embeds=not self.sealed and span.start == 0, has_head=not self.sealed and last
         )
         engine = LocalEngine(lambda: load(spec), step_delay_s=step_delay_s)
         runner = EngineRunner(engine)
         host = self.network.host(key)
-        shard = ServedShard(key.peer_id, MANIFEST.manifest_hash, span.start, span.end, HIDDEN)
+        shard = ServedShard(
+            key.peer_id, manifest.manifest_hash, span.start, span.end, manifest.hidden_size
+        )
         collector = None
         admission: Admission = OwnAdmission(shard, [self.head_host.peer_id])
         if self.market is not None:
@@ -112,7 +131,9 @@ class Ring:
             Hop(p.key.peer_id, p.span, tuple(str(a) for a in p.host.addresses))
             for p in self.providers
         ]
-        route = Route.of(MANIFEST.name, LAYERS, hops, sealed=self.sealed)
+        route = Route.of(
+            self.model.manifest.name, self.model.manifest.layers, hops, sealed=self.sealed
+        )
         backends = ("fake",) * len(hops)
         if self.market is None:
             return RoutePlan(session_id, route, backends)
@@ -128,7 +149,7 @@ class Ring:
         hops, head = route.hops, self.head_host.peer_id
         work = work_bound(
             layers=len(hops[index].span), prompt_tokens=tokens_max, output_tokens=tokens_max,
-            bytes_per_token=HIDDEN * 4,
+            bytes_per_token=self.model.manifest.hidden_size * 4,
         )  # fmt: skip
         return Lease(
             lease_id=KeyPair.generate().seed[:16],
@@ -141,9 +162,9 @@ class Ring:
             head=head,
             previous=hops[index - 1].peer_id if index else head,
             next=hops[index + 1].peer_id if index + 1 < len(hops) else head,
-            manifest_hash=MANIFEST.manifest_hash,
+            manifest_hash=self.model.manifest.manifest_hash,
             span=hops[index].span,
-            hidden_size=HIDDEN,
+            hidden_size=self.model.manifest.hidden_size,
             wire_dtype=WireDtype.FP32,
             rates=RATES,
             work_max=work,
@@ -159,7 +180,7 @@ class Ring:
 
     def session(self, plan: RoutePlan, *, capacity_tokens: int = 400) -> RouteSession:
         return RouteSession(
-            self.head_host, plan, MANIFEST, wire_dtype=WireDtype.FP32,
+            self.head_host, plan, self.model.manifest, wire_dtype=WireDtype.FP32,
             capacity_tokens=capacity_tokens, sampling=GREEDY,
         )  # fmt: skip
 
@@ -170,7 +191,7 @@ class Ring:
             self.ends_runner, wire_dtype=WireDtype.FP32, sampling=GREEDY, capacity_tokens=400
         )
 
-    async def answer(self, *, max_tokens: int = 24, prompt=PROMPT) -> list[int]:
+    async def answer(self, *, max_tokens: int = 24, prompt=PROMPT, eos=frozenset()) -> list[int]:
         """One whole session: open, generate, close, settle."""
         session, ends = self.session(self.plan()), self.ends()
         try:
@@ -178,9 +199,7 @@ class Ring:
             await session.open()
             return [
                 token
-                async for token in generate(
-                    session, ends, prompt, max_tokens=max_tokens, eos=frozenset()
-                )
+                async for token in generate(session, ends, prompt, max_tokens=max_tokens, eos=eos)
             ]
         finally:
             await session.close(cancelled=False)
@@ -188,23 +207,34 @@ class Ring:
             await session.settle()
 
 
-@contextlib.asynccontextmanager
-async def make_ring(
-    directory: Path, hop_count: int, *, paid: bool = False, sealed: bool = True, **network
-):
-    """A ring of `hop_count` providers (0: the test adds its own), stopped at the end."""
+def fake_model(directory: Path) -> RingModel:
     config = {
         "model_type": "fake", "num_hidden_layers": LAYERS, "hidden_size": HIDDEN,
         "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT,
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(config))
+    return RingModel(directory, MANIFEST, (load,))
+
+
+@contextlib.asynccontextmanager
+async def make_ring(
+    directory: Path,
+    hop_count: int,
+    *,
+    paid: bool = False,
+    sealed: bool = True,
+    model: RingModel | None = None,
+    **network,
+):
+    """A ring of `hop_count` providers (0: the test adds its own), stopped at the end."""
+    model = model or fake_model(directory)
     net = FakeNetwork(**network)
-    spec = ShardSpec(directory, Span(0, 0), embeds=True, has_head=True)
+    ends = model.spec(Span(0, 0), embeds=True, has_head=True)
     ring = Ring(
-        directory, net, net.host(), EngineRunner(LocalEngine(lambda: load(spec))),
+        directory, model, net, net.host(), EngineRunner(LocalEngine(lambda: model.loads[0](ends))),
         KeyPair.generate() if paid else None, sealed=sealed,
     )  # fmt: skip
-    for span in spans(hop_count) if hop_count else ():
+    for span in spans(hop_count, model.manifest.layers) if hop_count else ():
         ring.add_provider(span)
     try:
         yield ring

@@ -13,6 +13,7 @@ from protocol.frame import PROTOCOL
 from protocol.lease import Lease
 from protocol.money import amount_nanos
 from protocol.receipt import CosignedReceipt
+from protocol.route import Span
 from tests.flows.ring import PROMPT, RATES, make_ring, spans
 from transport.errors import StreamReset
 
@@ -36,6 +37,18 @@ async def test_tokens_are_the_same_however_the_model_is_cut(tmp_path, hop_count,
     async with make_ring(tmp_path, hop_count, sealed=sealed) as ring:
         assert await ring.answer() == expected
     assert len(expected) == 24
+
+
+async def test_a_route_may_use_a_part_of_a_span(tmp_path):
+    expected = await reference(tmp_path)
+    async with make_ring(tmp_path, 0, paid=True) as ring:
+        for span in (Span(0, 5), Span(3, 7), Span(5, 8)):
+            ring.add_provider(span)
+        for provider, used in zip(
+            ring.providers, (Span(0, 4), Span(4, 6), Span(6, 8)), strict=True
+        ):
+            provider.span = used
+        assert await ring.answer() == expected
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 257, 399])

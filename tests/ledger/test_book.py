@@ -231,4 +231,4 @@ def test_totals_cover_every_code(funded):
     totals = funded.totals()
     assert set(totals) == set(AccountCode)
     assert totals[AccountCode.BUYER_CASH] == Balance(credits_posted=1_000, debits_pending=600)
-    assert totals[AccountCode.DISPUTED] == Balance()
+    assert totals[AccountCode.PROVIDER_EARNED] == Balance()

@@ -43,6 +43,7 @@ from tests.ledger.world import (
 ENGINE = database()
 BUYERS = ("ann", "ben")
 AMOUNTS = st.integers(1, 400_000)
+LAST = 6
 EARNED = AccountRef(AccountCode.PROVIDER_EARNED, "somebody")
 FEE = AccountRef(AccountCode.FEE)
 
@@ -52,7 +53,6 @@ class BookMachine(RuleBasedStateMachine):
 
     holds = Bundle("holds")
     leases = Bundle("leases")
-    receipts = Bundle("receipts")
 
     @initialize()
     def begin(self):
@@ -66,9 +66,11 @@ class BookMachine(RuleBasedStateMachine):
         self.closed: set[bytes] = set()
         self.charged: dict[bytes, int] = {}
         self.leased: dict[bytes, list] = {}
-        self.marks: dict[bytes, tuple[int, int, bool]] = {}
+        self.marks: dict[bytes, int] = {}
         self.earned = 0
         self.fees = 0
+        for buyer in BUYERS:
+            self.top_up(buyer, 600_000)
 
     def teardown(self):
         if hasattr(self, "session"):
@@ -137,7 +139,7 @@ class BookMachine(RuleBasedStateMachine):
 
     @rule(target=leases, hold=holds, provider=st.sampled_from((PROVIDER, OTHER)))
     def lease(self, hold, provider):
-        lease = lease_of(self.name("lease"), "", provider=provider)
+        lease = lease_of(self.name("lease"), "", provider=provider, amount_nanos_max=10_000)
         lease = dataclasses.replace(lease, hold_id=hold)
         covered = hold in self.held and hold not in self.charged
         if covered:
@@ -146,44 +148,49 @@ class BookMachine(RuleBasedStateMachine):
         if covered:
             open_lane(self.session, seal(lease, MARKET).encode(), lease)
             self.leased.setdefault(hold, []).append(lease)
-            self.marks[lease.lease_id] = (0, 0, False)
+            self.marks[lease.lease_id] = 0
         else:
             with pytest.raises(LedgerError):
                 open_lane(self.session, seal(lease, MARKET).encode(), lease)
         return lease
 
     @rule(
-        target=receipts,
         lease=leases,
-        sequence=st.integers(1, 8),
+        sequences=st.lists(st.integers(1, LAST), min_size=1, max_size=4),
+        finish=st.booleans(),
     )
-    def receipt(self, lease, sequence):
+    def submit(self, lease, sequences, finish):
+        """An honest payer's receipts in any order, any number of times: tokens follow from the
+        sequence, and LAST is always and alone the final one."""
+        sequences = [*sequences, LAST] if finish else sequences
         provider = PROVIDER if lease.provider == PROVIDER.peer_id else OTHER
-        # an honest payer: tokens follow from the sequence, and 8 is always and alone the last
-        final = sequence == 8
-        encoded = receipt_of(lease, sequence, sequence * 20, provider=provider, final=final)
-        return lease, provider, sequence, encoded
-
-    @rule(receipt=receipts, times=st.integers(1, 3))
-    def submit(self, receipt, times):
-        lease, provider, sequence, encoded = receipt
-        outcomes = accept_receipts(
-            self.session, [encoded] * times, provider=provider.peer_id, now_s=NOW_S
-        )
-        statuses = [outcome.status for outcome in outcomes]
+        batch = [
+            receipt_of(lease, sequence, sequence * 20, provider=provider, final=sequence == LAST)
+            for sequence in sequences
+        ]
+        outcomes = accept_receipts(self.session, batch, provider=provider.peer_id, now_s=NOW_S)
         if lease.lease_id not in self.marks:
-            assert set(statuses) == {ReceiptStatus.REJECTED}
+            assert {outcome.status for outcome in outcomes} == {ReceiptStatus.REJECTED}
             return
-        last, _, _ = self.marks[lease.lease_id]
-        if sequence > last and lease.hold_id not in self.charged:
-            assert statuses[0] == ReceiptStatus.ACCEPTED
-            assert set(statuses[1:]) <= {ReceiptStatus.DUPLICATE}
-            work = Work(0, sequence * 80, sequence * 20480, sequence * 20480)
-            self.marks[lease.lease_id] = (sequence, lease.amount_for(work), sequence == 8)
-        elif sequence > last:
-            assert set(statuses) == {ReceiptStatus.REJECTED}
-        else:
-            assert set(statuses) <= {ReceiptStatus.DUPLICATE, ReceiptStatus.SUPERSEDED}
+        before, highest = self.marks[lease.lease_id], max(sequences)
+        is_open = lease.hold_id not in self.charged
+        if is_open:
+            self.marks[lease.lease_id] = max(before, highest)
+        for sequence, outcome in zip(sequences, outcomes, strict=True):
+            assert outcome.status in self._expected(sequence, before, highest, is_open)
+        accepted = [item for item in outcomes if item.status is ReceiptStatus.ACCEPTED]
+        assert len(accepted) == (1 if is_open and highest > before else 0)
+
+    def _expected(self, sequence, before, highest, is_open):
+        if sequence > before and not is_open:
+            return {ReceiptStatus.REJECTED}
+        if sequence > before and sequence == highest:
+            return {ReceiptStatus.ACCEPTED, ReceiptStatus.DUPLICATE}
+        return {ReceiptStatus.SUPERSEDED, ReceiptStatus.DUPLICATE}
+
+    def _earned(self, lease):
+        tokens = self.marks[lease.lease_id] * 20
+        return lease.amount_for(Work(0, tokens * 4, tokens * 1024, tokens * 1024))
 
     @rule(hold=holds)
     def release(self, hold):
@@ -235,7 +242,7 @@ class BookMachine(RuleBasedStateMachine):
         }
         assert {item.hold_id for item in settled} == ready
         for item in settled:
-            earned = sum(self.marks[lease.lease_id][1] for lease in self._lanes(item.hold_id))
+            earned = sum(map(self._earned, self._lanes(item.hold_id)))
             assert item.charged_nanos == earned * 10_500 // 10_000
             assert sum(credit.nanos for credit in item.credits) == earned
             self._charge(item.hold_id, item.charged_nanos, item.charged_nanos - earned)
@@ -244,7 +251,7 @@ class BookMachine(RuleBasedStateMachine):
         return self.leased.get(hold, [])
 
     def _final(self, hold):
-        return all(self.marks[lease.lease_id][2] for lease in self._lanes(hold))
+        return all(self.marks[lease.lease_id] == LAST for lease in self._lanes(hold))
 
     def _charge(self, hold, charged, fee):
         buyer, _ = self.held[hold]
@@ -274,7 +281,7 @@ class BookMachine(RuleBasedStateMachine):
 
 
 BookMachine.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

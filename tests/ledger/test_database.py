@@ -184,4 +184,4 @@ def test_account_names():
 
 def test_only_what_a_processor_owes_us_may_be_overdrawn():
     free = {code for code in AccountCode if not code.no_overdraft}
-    assert free == {AccountCode.PROCESSOR_PENDING, AccountCode.PROCESSOR_AVAILABLE}
+    assert free == {AccountCode.PROCESSOR_PENDING}

@@ -1,6 +1,7 @@
 """Accounts and API keys."""
 
 import pytest
+from sqlalchemy import text
 
 from tests.marketplace.world import error_of
 
@@ -10,10 +11,11 @@ class TestCreateAccount:
         buyer = await world.buyer()
         prefix, live, key_id, secret = buyer.api_key.split("_", 3)
         assert (prefix, live, key_id, len(secret)) == ("pw", "live", buyer.key_id, 43)
-        stored = (world.config.home / "marketplace.sqlite").read_bytes()
-        stored += (world.config.home / "marketplace.sqlite-wal").read_bytes()
-        assert key_id.encode() in stored
-        assert secret.encode() not in stored
+        with world.market.database.reading() as session:
+            (row,) = session.execute(text("SELECT * FROM market_api_key")).all()
+        assert key_id in repr(row)
+        assert secret not in repr(row)
+        assert secret.encode() not in bytes(row.secret_hash)
 
     @pytest.mark.parametrize(
         "body",

@@ -99,7 +99,7 @@ class TestPublish:
     async def test_offers_survive_a_restart(self, world, model, home):
         provider = Provider(Span(0, 4))
         await put(world, provider.key, provider.body(world, model))
-        async with World(home) as again:
+        async with World(home, database_url=world.config.database_url) as again:
             assert [offer["peer_id"] for offer in await offers(again)] == [provider.peer]
             assert again.market.key.peer_id == world.market.key.peer_id
 

@@ -26,8 +26,9 @@ from node.engine.errors import OutOfKV, StepInvalid
 from node.engine.mlx_backend.cache import LayerCache
 from node.engine.mlx_backend.shard import MLX_DTYPE, Shard
 from node.engine.sampler import SamplerState, sample
-from node.engine.validation import find_fault
+from node.engine.validation import find_fault, sequence_span
 from protocol.errors import EngineError
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
 
@@ -39,6 +40,7 @@ class _Sequence:
     """One open sequence. On a shard without layers there are no caches and no length."""
 
     capacity_tokens: int
+    span: Span
     sampling: SamplingParameters | None
     caches: list[LayerCache]
     sampler: SamplerState = field(default_factory=SamplerState)
@@ -98,20 +100,26 @@ class MLXEngine(Engine):
         )
 
     def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
+        layers = sequence_span(span, self._spec.span)
         if len(self._spec.span):
             free = self._spec.kv_tokens - self._reserved
             if capacity_tokens > free:
                 raise OutOfKV(f"{capacity_tokens} tokens were asked for; {free} are left.")
             self._reserved += capacity_tokens
-        caches = self._shard.make_caches(capacity_tokens)
-        self._sequences[sequence_id] = _Sequence(capacity_tokens, sampling, caches)
+        caches = self._shard.make_caches(layers, capacity_tokens)
+        self._sequences[sequence_id] = _Sequence(capacity_tokens, layers, sampling, caches)
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
@@ -186,7 +194,7 @@ class MLXEngine(Engine):
         else:
             assert item.hidden is not None
             rows = _from_wire(item.hidden, item.wire_dtype).astype(self._dtype)[None]
-        rows = self._shard.run(rows, sequence.caches)
+        rows = self._shard.run(rows, sequence.span, sequence.caches)
         wanted = rows[:, item.count - item.wanted :]
         if item.output is Output.HIDDEN or item.wanted == 0:
             return _to_wire(wanted[0], item.wire_dtype)

@@ -22,6 +22,7 @@ from node.engine.mlx_backend.config import ModelConfig, normalize
 from node.engine.validation import validate_spec
 from node.engine.weights import SINGLE_NAME, layer_of, read_config, read_weight_map
 from protocol.model import ENDS
+from protocol.route import Span
 
 __all__ = ["MLX_DTYPE", "Shard", "load_shard"]
 
@@ -42,13 +43,12 @@ class Shard:
         """Token ids (rows,) to their rows."""
         return self.model.model.embed_tokens(mx.array(tokens)[None])
 
-    def make_caches(self, capacity_tokens: int) -> list[LayerCache]:
-        """One a layer of the span."""
-        return [LayerCache(capacity_tokens) for _ in range(len(self.spec.span))]
+    def make_caches(self, span: Span, capacity_tokens: int) -> list[LayerCache]:
+        """One a layer of a sequence's span."""
+        return [LayerCache(capacity_tokens) for _ in range(len(span))]
 
-    def run(self, rows: mx.array, caches: list[LayerCache]) -> mx.array:
-        """One sequence's rows through the span's layers; appends to every cache."""
-        span = self.spec.span
+    def run(self, rows: mx.array, span: Span, caches: list[LayerCache]) -> mx.array:
+        """One sequence's rows through its span's layers; appends to every cache."""
         layers = self.model.model.layers[span.start : span.end]
         windows = self.config.windows[span.start : span.end]
         masks: dict[int | None, mx.array | str | None] = {}

@@ -86,6 +86,7 @@ class PackedStep:
 
     def __init__(self, items: Sequence[tuple[KVSequence, int]], first_layer: int) -> None:
         self._first_layer = first_layer
+        self._dtype = items[0][0].slab.keys.dtype
         self._runs: list[Run] = []
         self._row_counts: list[int] = []
         start = 0
@@ -108,7 +109,22 @@ class PackedStep:
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
-        """File the layer's new rows and attend. All (N, heads or kv_heads, head_dim)."""
+        """File the layer's new rows and attend. All (N, heads or kv_heads, head_dim).
+
+        Attention runs in the dtype of the KV rows; the result has the query's.
+        """
+        attended = self._attend(layer, query.to(self._dtype), key, value, scaling, window)
+        return attended.to(query.dtype)
+
+    def _attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
         local_layer = layer - self._first_layer
         kv_heads = key.shape[1]
         if len(self._runs) == 1:

@@ -33,8 +33,9 @@ from node.engine.torch_backend.batch import (
 from node.engine.torch_backend.kv import KVStore
 from node.engine.torch_backend.rows import to_wire
 from node.engine.torch_backend.shard import Shard
-from node.engine.validation import find_fault
+from node.engine.validation import find_fault, sequence_span
 from protocol.errors import EngineError
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["TorchEngine"]
@@ -78,7 +79,12 @@ class TorchEngine(Engine):
         return self._info
 
     def open(
-        self, sequence_id: int, *, capacity_tokens: int, sampling: SamplingParameters | None
+        self,
+        sequence_id: int,
+        *,
+        capacity_tokens: int,
+        sampling: SamplingParameters | None,
+        span: Span | None = None,
     ) -> None:
         """As the interface says; StepInvalid also for a capacity above the model's context.
 
@@ -91,6 +97,7 @@ class TorchEngine(Engine):
                 f"A sequence of {capacity_tokens} tokens does not fit the model's context of "
                 f"{self._info.context_tokens}."
             )
+        layers = sequence_span(span, self._spec.span)
         kv = None
         if len(self._spec.span):
             free = self._spec.kv_tokens - self._reserved_tokens
@@ -101,7 +108,9 @@ class TorchEngine(Engine):
                 )
             kv = self._kv.open(capacity_tokens)
             self._reserved_tokens += capacity_tokens
-        self._sequences[sequence_id] = OpenSequence(capacity_tokens, kv, sampling, SamplerState())
+        self._sequences[sequence_id] = OpenSequence(
+            capacity_tokens, layers, kv, sampling, SamplerState()
+        )
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
@@ -109,7 +118,9 @@ class TorchEngine(Engine):
         works = self._accept(batch, results)
         if works:
             with torch.inference_mode():
-                self._run(works, results)
+                for span in {work.sequence.span for work in works}:
+                    same = [work for work in works if work.sequence.span == span]
+                    self._run(same, span, results)
         self._steps += 1
         self._rows += sum(work.item.count for work in works)
         self._busy_s += time.perf_counter() - started
@@ -171,8 +182,8 @@ class TorchEngine(Engine):
             has_sampling=sequence.sampling is not None,
         )
 
-    def _run(self, works: list[Work], results: Results) -> None:
-        """Run the accepted items' rows through the shard and put in each one's result."""
+    def _run(self, works: list[Work], span: Span, results: Results) -> None:
+        """Run the rows of items that use the same layers, and put in each one's result."""
         for work in works:
             if work.sequence.kv is not None:
                 self._kv.make_room(work.sequence.kv, work.item.count)
@@ -182,7 +193,9 @@ class TorchEngine(Engine):
         if shard.stack is not None:
             pairs = [(work.sequence.kv, work.item.count) for work in works if work.sequence.kv]
             packed_step = PackedStep(pairs, self._spec.span.start)
-            hidden = shard.stack(hidden, gather_positions(works), packed_step)
+            first = self._spec.span.start
+            layers = slice(span.start - first, span.end - first)
+            hidden = shard.stack(hidden, gather_positions(works), packed_step, layers)
             for sequence, count in pairs:
                 sequence.length += count
         self._emit(self._drop_broken(works, hidden, results), hidden, results)

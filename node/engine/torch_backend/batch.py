@@ -15,6 +15,7 @@ from node.engine.sampler import SamplerState
 from node.engine.torch_backend.attention import sort_for_packing
 from node.engine.torch_backend.kv import KVSequence
 from node.engine.torch_backend.rows import from_wire
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
 __all__ = ["OpenSequence", "Work", "gather_hidden", "gather_positions", "pack"]
@@ -25,6 +26,8 @@ class OpenSequence:
     """One open sequence of the engine. `kv` is None on a shard without layers."""
 
     capacity_tokens: int
+    span: Span
+    """The layers its rows run through."""
     kv: KVSequence | None
     sampling: SamplingParameters | None
     sampler: SamplerState

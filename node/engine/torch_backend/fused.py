@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import rms_norm
 
 from node.engine.torch_backend.attention import PackedStep
-from node.engine.torch_backend.prepack import LinearMaker
+from node.engine.torch_backend.prepack import LinearMaker, PackedLinear
 
 __all__ = ["FUSED_FAMILIES", "FusedStack"]
 
@@ -34,17 +34,23 @@ class FusedStack(nn.Module):
             self._layers.append(_FusedLayer(family, layer, maker))
             # Weights are copied layer by layer: the whole span never lies in memory twice.
             layer.to("meta")
+        packed = (part for part in self.modules() if isinstance(part, PackedLinear))
+        self._fp32_rows_max = min((part.fp32_rows_max for part in packed), default=0)
 
     def forward(
-        self, hidden: torch.Tensor, positions: torch.Tensor, packed_step: PackedStep
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        packed_step: PackedStep,
+        layers: slice,
     ) -> torch.Tensor:
-        """Run packed rows (N, hidden_size) at positions (N,) int64 through the span."""
+        """Run packed rows (N, hidden_size) at positions (N,) int64 through those of its layers."""
         cos, sin = self._rotary(hidden, position_ids=positions.unsqueeze(0))
         cos, sin = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
         # The rotation swaps the halves of a head and negates the second on its way to the first.
         half = sin.shape[-1] // 2
         signed_sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
-        for layer in self._layers:
+        for layer in list(self._layers)[layers]:
             hidden = layer(hidden, cos, signed_sin, packed_step)
         return hidden
 
@@ -78,7 +84,7 @@ class _FusedLayer(nn.Module):
         signed_sin: torch.Tensor,
         packed_step: PackedStep,
     ) -> torch.Tensor:
-        """(N, hidden_size) to (N, hidden_size); cos and signed_sin (N, 1, head_dim)."""
+        """(N, hidden_size) to the same, in its dtype; cos and signed_sin (N, 1, head_dim)."""
         attended = self._attend(self._attention_norm(hidden), cos, signed_sin, packed_step)
         hidden = hidden + self._out(attended)
         gate, up = self._gate_up(self._mlp_norm(hidden)).chunk(2, dim=-1)
@@ -116,10 +122,12 @@ class _Norm(nn.Module):
     def __init__(self, norm: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(norm.weight.detach().clone(), requires_grad=False)
+        self._fp32_weight = self.weight.float()
         self._epsilon: float = norm.variance_epsilon
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return rms_norm(rows, self.weight.shape, self.weight, self._epsilon)
+        weight = self.weight if rows.dtype is self.weight.dtype else self._fp32_weight
+        return rms_norm(rows, weight.shape, weight, self._epsilon)
 
 
 def _join(maker: LinearMaker, *linears: nn.Linear) -> nn.Module:

@@ -44,7 +44,10 @@ class PlainLinear(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear over prepacked bf16 weights: (..., in_features) to (..., out_features), bf16."""
+    """A linear over prepacked bf16 weights: (..., in_features) to (..., out_features).
+
+    Gives back the dtype it is given: bf16, or fp32 up to `fp32_rows_max` rows.
+    """
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, few_rows_copy: bool
@@ -62,8 +65,13 @@ class PackedLinear(nn.Module):
         copies = 1 if self._few is None else 2
         self.held_bytes = copies * weight.nbytes + (0 if bias is None else bias.nbytes)
 
+    @property
+    def fp32_rows_max(self) -> int:
+        """Up to how many rows may come, and go, unrounded."""
+        return 0 if self._few is None else FEW_ROWS_MAX
+
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        if self._few is not None and rows.numel() <= FEW_ROWS_MAX * self.in_features:
+        if rows.numel() <= self.fp32_rows_max * self.in_features:
             wide = torch.ops.quantized.linear_dynamic_fp16(rows.float(), self._few)
             return wide.to(rows.dtype)
         return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")

@@ -141,8 +141,9 @@ class GroupRun(Run):
         self._row_of_slot[self._local_slots] = torch.arange(len(slots))
 
     def file(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        self._keys[layer][self._slot_index, :, self._positions] = key
-        self._values[layer][self._slot_index, :, self._positions] = value
+        keys, values = self._keys[layer], self._values[layer]
+        keys[self._slot_index, :, self._positions] = key.to(keys.dtype)
+        values[self._slot_index, :, self._positions] = value.to(values.dtype)
 
     def attend(
         self, layer: int, query: torch.Tensor, kv_heads: int, scaling: float, window: int | None

@@ -52,13 +52,17 @@ class FamilyStack(nn.Module):
         prepack_linears(self._layers, maker)
 
     def forward(
-        self, hidden: torch.Tensor, positions: torch.Tensor, packed_step: PackedStep
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        packed_step: PackedStep,
+        layers: slice,
     ) -> torch.Tensor:
-        """Run packed rows (N, hidden_size) at positions (N,) int64 through the span."""
+        """Run packed rows (N, hidden_size) at positions (N,) int64 through those of its layers."""
         rows = hidden.unsqueeze(0)
         position_ids = positions.unsqueeze(0)
         position_embeddings = self._rotary(rows, position_ids=position_ids)
-        for layer in self._layers:
+        for layer in list(self._layers)[layers]:
             rows = layer(
                 rows,
                 attention_mask=None,
