@@ -1,8 +1,8 @@
 """The chart of accounts: every place money can be, and which of them may not go below zero.
 
 Amounts are nanos. A balance is credits minus debits: what we owe (buyers, providers) and what we
-have earned is positive, what a processor owes us is negative. Clearing accounts are passed through
-inside one SQL transaction and return to zero.
+have earned is positive, what a processor owes us is negative. The clearing account is passed
+through inside one SQL transaction and returns to zero. A code comes with what first posts to it.
 """
 
 from dataclasses import dataclass
@@ -20,32 +20,18 @@ class AccountCode(StrEnum):
     """What kind of account; the owner is a buyer's id, a provider's PeerId, or empty for ours."""
 
     PROCESSOR_PENDING = "processor_pending"
-    """Paid by a buyer, not yet available at the payment processor."""
-    PROCESSOR_AVAILABLE = "processor_available"
-    """At the payment processor, and ours to pay out."""
+    """Paid by a buyer, and with the payment processor."""
     BUYER_CASH = "buyer_cash"
     PROVIDER_EARNED = "provider_earned"
-    """Settled, and not yet released by age and risk."""
-    PROVIDER_HELD = "provider_held"
-    """A provider's reserve against disputes."""
-    PROVIDER_PAYABLE = "provider_payable"
-    PROVIDER_IN_TRANSIT = "provider_in_transit"
-    """Reserved by a payout whose outcome is not yet known."""
+    """Settled, and not yet paid out."""
     FEE = "fee"
     """The marketplace's share, with what rounding leaves over."""
-    CLEARING_TOPUP = "clearing_topup"
     CLEARING_SETTLE = "clearing_settle"
-    DISPUTED = "disputed"
-    """Parked until somebody has ruled."""
-    ROUNDING = "rounding"
 
     @property
     def no_overdraft(self) -> bool:
         """Whether debits, pending ones included, may never pass posted credits."""
-        return self not in _ASSETS
-
-
-_ASSETS = frozenset({AccountCode.PROCESSOR_PENDING, AccountCode.PROCESSOR_AVAILABLE})
+        return self is not AccountCode.PROCESSOR_PENDING
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -1,7 +1,12 @@
 """What must hold at every commit, as SQL: run by tests after each step and by the operator.
 
-Numbers are those of the reference's list (docs/ledger): I1 to I8 and I12. Each query gives the rows
-that break the rule, so a healthy book gives nothing.
+Each query gives the rows that break its rule, so a healthy book gives nothing:
+
+I1 debits equal credits; I2 balances equal the fold of transfers; I3 no overdraft; I4 a hold
+resolves at most once, within its amount; I5 a watermark is its last receipt; I6 a hold covers its
+leases; I7 what was settled is what was charged and what receipts say; I8 every receipt has its
+leaf, and the log no gap; I12 clearing accounts are zero. I9, that checkpoints never contradict, is
+checked by `publish_checkpoint`; I10 and I11 belong to payouts.
 """
 
 from collections.abc import Mapping

@@ -58,7 +58,9 @@ class NonceRepository:
         postgres = self._session.get_bind().dialect.name == "postgresql"
         insert = postgresql.insert if postgres else sqlite.insert
         statement = insert(NonceRow).values(row.model_dump()).on_conflict_do_nothing()
-        return self._session.connection().execute(statement).rowcount == 1
+        # what came back and not the row count, which drivers do not tell for an insert
+        taken = self._session.execute(statement.returning(col(NonceRow.nonce)))
+        return taken.scalar_one_or_none() is not None
 
     def forget_expired(self, now_s: int) -> None:
         self._session.execute(delete(NonceRow).where(col(NonceRow.expires_at_s) <= now_s))

@@ -17,6 +17,10 @@ class TopupRepository:
     def get(self, topup_id: bytes) -> TopupRow | None:
         return self._session.get(TopupRow, topup_id)
 
+    def lock(self, topup_id: bytes) -> TopupRow | None:
+        """The top-up; nobody else acts on an event for it before this transaction ends."""
+        return self._session.get(TopupRow, topup_id, with_for_update=True)
+
     def add(self, row: TopupRow) -> None:
         self._session.add(row)
         self._session.flush()

@@ -62,11 +62,11 @@ def apply_event(session: Session, event: PaymentEvent, *, now_s: int) -> None:
     Raises TopupUnknown, or Conflict where the processor took another amount.
     """
     repository = TopupRepository(session)
-    if repository.is_known(event.event_id):
-        return
-    row = repository.get(event.topup_id)
+    row = repository.lock(event.topup_id)
     if row is None:
         raise TopupUnknown("The event names no top-up of ours.")
+    if repository.is_known(event.event_id):
+        return
     if row.amount_nanos != event.amount_nanos:
         raise Conflict("The processor took another amount than the top-up's.")
     repository.add_event(

@@ -70,7 +70,7 @@ class BookMachine(RuleBasedStateMachine):
         self.earned = 0
         self.fees = 0
         for buyer in BUYERS:
-            self.top_up(buyer, 600_000)
+            self.top_up(buyer, 1_000_000)
 
     def teardown(self):
         if hasattr(self, "session"):
@@ -155,6 +155,16 @@ class BookMachine(RuleBasedStateMachine):
         return lease
 
     @rule(
+        target=leases,
+        buyer=st.sampled_from(BUYERS),
+        amount=st.integers(20_000, 100_000),
+        provider=st.sampled_from((PROVIDER, OTHER)),
+    )
+    def buy(self, buyer, amount, provider):
+        """A hold with its first lease, as a paid request makes them."""
+        return self.lease(self.hold(buyer, amount), provider)
+
+    @rule(
         lease=leases,
         sequences=st.lists(st.integers(1, LAST), min_size=1, max_size=4),
         finish=st.booleans(),
@@ -231,7 +241,16 @@ class BookMachine(RuleBasedStateMachine):
             with pytest.raises(HoldUnknown):
                 mark_closed(self.session, hold)
 
-    @rule(late=st.booleans())
+    @rule(lease=leases, late=st.booleans())
+    def end(self, lease, late):
+        """The session's last receipts, the head's word that it is over, and the settlement."""
+        for other in list(self._lanes(lease.hold_id)):
+            self.submit(other, [LAST], finish=False)
+        self.close(lease.hold_id)
+        self.settle(late=False)
+        self.submit(lease, [1, LAST], finish=late)
+
+    @rule(late=st.sampled_from((False,) * 7 + (True,)))
     def settle(self, late):
         now_s = SETTLE_BY_S + 1 if late else NOW_S
         settled = settle_ready(self.session, now_s=now_s, limit=100)
@@ -281,7 +300,7 @@ class BookMachine(RuleBasedStateMachine):
 
 
 BookMachine.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
