@@ -27,7 +27,7 @@ BACKLOG = 2048
 GRACE_S = 10
 """How long requests under way may take after SIGTERM."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Home = Annotated[
     Path | None, typer.Option(help="Directory of the key and the database.", file_okay=False)

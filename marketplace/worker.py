@@ -9,13 +9,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ledger.book import Book
 from ledger.checkpoint import origin_of
 from ledger.errors import ForkDetected
 from ledger.log import publish_checkpoint
 from ledger.settle_window import SETTLED_AT_ONCE_MAX, settle_ready
 from marketplace.keys.repository import KeyRepository, NonceRepository
-from marketplace.leases.repository import SessionRepository
 from marketplace.market import Market
 from marketplace.offers.repository import PlacementRepository
 from marketplace.quotes.repository import QuoteRepository
@@ -28,10 +26,6 @@ BATCHES_MAX = 20
 """Batches of one round, so that a backlog cannot put off the checkpoint for ever."""
 QUOTE_KEPT_S = 3600
 """An accepted quote is kept a while, so that accepting it twice can be answered."""
-
-RELEASE_GRACE_S = 30
-"""From a session's close until its hold is released for want of any receipt: hops hand theirs in
-every second, and half a minute outlasts a restart of theirs or ours."""
 
 
 class Worker:
@@ -62,11 +56,10 @@ class Worker:
     def round(self) -> None:
         """One round; raises what went wrong."""
         settled = self.settle()
-        released = self.release_unearned()
         self.publish()
         self.forget()
-        if settled or released:
-            log.info("settled %d sessions, released %d", settled, released)
+        if settled:
+            log.info("settled %d sessions", settled)
 
     def settle(self) -> int:
         """Settle every hold that is ready; gives how many."""
@@ -80,18 +73,6 @@ class Worker:
             if len(batch) < SETTLED_AT_ONCE_MAX:
                 break
         return settled
-
-    def release_unearned(self) -> int:
-        """Give back the holds of sessions that were closed a while ago and earned nobody anything.
-
-        Only the hops know whether they hold a receipt, so they get RELEASE_GRACE_S to hand it in.
-        """
-        now_s = self._market.clock.now_s()
-        with self._market.database.transaction() as session:
-            rows = SessionRepository(session).unearned(now_s - RELEASE_GRACE_S, SETTLED_AT_ONCE_MAX)
-            for row in rows:
-                Book(session).post_hold(row.hold_id, 0, (), now_s=now_s)
-        return len(rows)
 
     def publish(self) -> None:
         """Sign the log as it is."""

@@ -1,6 +1,7 @@
 """The life of a session as tables: states, what moves them, and every deadline by name.
 
     head    OPENING ──all hops opened──► READY ──close──► CLOSING ──all settled──► CLOSED
+            └──────────────close────────────────────────►┘
     hop     OPENING ──link stands──────► READY ──CLOSE──► CLOSING ──final receipt─► CLOSED
     both    any state ──error, deadline, peer gone──► FAILED
 
@@ -98,6 +99,9 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         (_S.CLOSING, _E.RESULT): _S.CLOSING,
         (_S.CLOSING, _E.METER): _S.CLOSING,
         (_S.CLOSING, _E.ACK): _S.CLOSING,
+        # hops that have opened are owed a final receipt, if only over nothing
+        (_S.OPENING, _E.CLOSE): _S.CLOSING,
+        (_S.CLOSING, _E.OPENED): _S.CLOSING,
     },
 }
 

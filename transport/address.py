@@ -1,6 +1,6 @@
 """Where a peer can be reached: a libp2p multiaddr of the one form the data socket speaks.
 
-    /ip4/203.0.113.7/udp/4001/quic-v1/p2p/12D3KooW…
+/ip4/203.0.113.7/udp/4001/quic-v1/p2p/12D3KooW…
 """
 
 import ipaddress

@@ -1,13 +1,13 @@
 """The transport's branch of the error tree.
 
-    TransportError
-    ├─ DialFailed(peer, attempts)     no address answered; each attempt says why
-    ├─ IdentityMismatch               the certificate proves another PeerId than was dialled
-    ├─ PeerGone                       the connection closed or fell silent
-    ├─ StreamReset(code)              the peer gave this stream up
-    ├─ FrameTooLarge                  a frame above the stream's limit; the stream is reset
-    ├─ ProtocolNotSupported           the peer does not speak this protocol
-    └─ TimedOut                       a named wait ran out
+TransportError
+├─ DialFailed(peer, attempts)     no address answered; each attempt says why
+├─ IdentityMismatch               the certificate proves another PeerId than was dialled
+├─ PeerGone                       the connection closed or fell silent
+├─ StreamReset(code)              the peer gave this stream up
+├─ FrameTooLarge                  a frame above the stream's limit; the stream is reset
+├─ ProtocolNotSupported           the peer does not speak this protocol
+└─ TimedOut                       a named wait ran out
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, not_
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from ledger.models import HoldRow, LaneRow, ReceiptRow
@@ -84,22 +84,6 @@ class SessionRepository:
             .limit(limit)
         )
         return [_view(lane, None) for lane in self._session.exec(query)]
-
-    def unearned(self, closed_before_s: int, limit: int) -> Sequence[SessionRow]:
-        """Sessions that were closed by then, are still held, and never had a receipt."""
-        has_receipt = exists().where(
-            col(LaneRow.hold_id) == col(SessionRow.hold_id), col(LaneRow.last_sequence) > 0
-        )
-        query = (
-            select(SessionRow)
-            .join(HoldRow, col(HoldRow.hold_id) == col(SessionRow.hold_id))
-            .where(col(SessionRow.closed_at_s) <= closed_before_s)
-            .where(col(HoldRow.charged_nanos).is_(None), not_(has_receipt))
-            .order_by(col(SessionRow.closed_at_s))
-            .limit(limit)
-            .with_for_update(skip_locked=True, of=HoldRow)
-        )
-        return self._session.exec(query).all()
 
     def open_by_provider(self, providers: Collection[PeerId]) -> Mapping[PeerId, int]:
         """Leases of each provider whose session is not over."""

@@ -17,6 +17,14 @@ __all__ = ["Logits", "SamplerState", "sample"]
 Logits = npt.NDArray[np.float32]
 """(vocabulary,)"""
 
+Weights = npt.NDArray[np.float64]
+"""(vocabulary,) probabilities up to a factor; the highest is one."""
+
+Tokens = npt.NDArray[np.int64]
+
+LIKELY_LIMITS = (1e-2, 1e-4, 1e-6)
+"""Weights down to which the nucleus is looked for before the whole vocabulary is sorted."""
+
 
 class SamplerState:
     """What one sequence has drawn so far: position to token, and how often each token."""
@@ -84,35 +92,62 @@ def _penalize(logits: Logits, parameters: SamplingParameters, state: SamplerStat
 
 def _draw(logits: Logits, parameters: SamplingParameters, position: int) -> int:
     """A token of the allowed ones, by its share of their probability."""
-    tokens, probabilities = _allowed(logits, parameters)
-    cumulative = np.cumsum(probabilities)
+    # In fp64: the running sum over a large vocabulary decides where top-p cuts. The highest weight
+    # is one, so that weights neither overflow nor all vanish.
+    scaled = logits.astype(np.float64)
+    scaled -= scaled.max()
+    scaled /= parameters.temperature
+    weights = np.exp(scaled, out=scaled)
+    tokens = _allowed(weights, parameters)
+    cumulative = np.cumsum(weights if tokens is None else weights[tokens])
     key = np.array([parameters.seed, position], dtype=np.uint64)
     share = np.random.Generator(np.random.Philox(key=key)).random()
-    index = int(np.searchsorted(cumulative, share * cumulative[-1], side="right"))
-    return int(tokens[min(index, len(tokens) - 1)])
+    total = cumulative[-1]
+    # Below the total even where the product rounds up: the last token may have no weight.
+    target = min(share * total, np.nextafter(total, 0))
+    index = int(np.searchsorted(cumulative, target, side="right"))
+    return index if tokens is None else int(tokens[index])
 
 
-def _allowed(
-    logits: Logits, parameters: SamplingParameters
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The tokens left by top-k, top-p and min-p, likeliest first, and their probabilities.
+def _allowed(weights: Weights, parameters: SamplingParameters) -> Tokens | None:
+    """The tokens left by top-k, then top-p, then min-p; None for all of them.
 
-    Probabilities are over the tokens that top-k left and need not add up to one. Ties fall to the
-    lower id, so that the result does not depend on the sort.
+    Ties fall to the lower id, so that the result does not depend on how a sort treats them.
     """
-    # In fp64: the running sum over a large vocabulary decides where top-p cuts.
-    scaled = logits.astype(np.float64) / parameters.temperature
-    order = np.argsort(-scaled, kind="stable")
-    if parameters.top_k:
-        order = order[: parameters.top_k]
-    weights = np.exp(scaled[order] - scaled[order[0]])
-    probabilities = weights / weights.sum()
+    tokens = None
+    if 0 < parameters.top_k < len(weights):
+        tokens = _highest(weights, parameters.top_k)
     if parameters.top_p < 1:
-        # The token that crosses the limit is the last one kept.
-        before = np.cumsum(probabilities) - probabilities
-        kept = int(np.count_nonzero(before < parameters.top_p))
-        order, probabilities = order[:kept], probabilities[:kept]
+        tokens = _nucleus(weights, tokens, parameters.top_p)
     if parameters.min_p > 0:
-        kept = int(np.count_nonzero(probabilities >= parameters.min_p * probabilities[0]))
-        order, probabilities = order[:kept], probabilities[:kept]
-    return order, probabilities
+        # The highest weight is one, and top-k and top-p never take it away.
+        likely = weights >= parameters.min_p
+        tokens = np.flatnonzero(likely) if tokens is None else tokens[likely[tokens]]
+    return tokens
+
+
+def _highest(weights: Weights, count: int) -> Tokens:
+    """The `count` tokens of the highest weights, by rising id."""
+    limit = np.partition(weights, -count)[-count]
+    above = np.flatnonzero(weights > limit)
+    level = np.flatnonzero(weights == limit)[: count - len(above)]
+    return np.sort(np.concatenate((above, level)))
+
+
+def _nucleus(weights: Weights, tokens: Tokens | None, top_p: float) -> Tokens:
+    """The fewest of `tokens` (None: all) whose share reaches `top_p`, likeliest first.
+
+    The token that crosses the limit is the last one kept.
+    """
+    kept = weights if tokens is None else weights[tokens]
+    needed = top_p * kept.sum()
+    likely: Tokens = np.arange(len(kept))
+    # Sorting a whole vocabulary takes milliseconds, and the likely tokens are few.
+    for limit in LIKELY_LIMITS:
+        above = np.flatnonzero(kept >= limit)
+        if kept[above].sum() >= needed:
+            likely = above
+            break
+    likely = likely[np.argsort(-kept[likely], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(kept[likely]), needed, side="left")) + 1
+    return likely[:count] if tokens is None else tokens[likely[:count]]

@@ -4,20 +4,19 @@
     link in        ──► STEP TRUNCATE            (hop k > 0: the stream the upstream hop attached)
     link out       ──► STEP TRUNCATE            (hop k dials hop k+1; the last hop: RESULT to head)
 
-Steps run one after another through a bounded queue, so a slow hop slows its sender; CLOSE comes on
-the head's own stream and so overtakes everything that is under way on the links.
+CLOSE comes on the head's own stream and so overtakes everything that is under way on the links.
+What a step does here is in `work.py`.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from node.engine.runner import EngineRunner
 from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
-from node.serve.items import step_item
+from node.serve.work import LinkBytes, StepWork
 from protocol.errors import (
     ErrorCode,
     NeighbourGone,
@@ -44,27 +43,16 @@ from protocol.lease import Lease
 from protocol.session import (
     CLOSE_TIMEOUT_S,
     IDLE_TIMEOUT_S,
-    STEPS_IN_FLIGHT_MAX,
-    UNPAID_TIMEOUT_S,
     SessionState,
 )
-from protocol.tensor import payload_hash
 from transport.base import Stream
 from transport.errors import TransportError
 
-__all__ = ["HopDriver", "LinkBytes"]
+__all__ = ["HopDriver"]
 
 HEAD_READER = "head reader"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class LinkBytes:
-    """Activation payload bytes counted at the streams themselves, apart from any receipt."""
-
-    received: int = 0
-    sent: int = 0
 
 
 class HopDriver:
@@ -83,7 +71,6 @@ class HopDriver:
         collector: Collector | None,
     ) -> None:
         self.session = session
-        self.bytes = LinkBytes()
         self._runner = runner
         self._sequence_id = sequence_id
         self._head = head
@@ -91,18 +78,28 @@ class HopDriver:
         self._link_out = link_out
         self._lease = lease
         self._collector = collector
-        self._queue: asyncio.Queue[Step | Truncate] = asyncio.Queue(STEPS_IN_FLIGHT_MAX + 1)
-        self._paid = asyncio.Event()
+        self._work = StepWork(
+            session,
+            runner,
+            sequence_id=sequence_id,
+            lease_key=lease.lease_id if lease else session.open.session_id,
+            send_on=self._send_on,
+            send_meter=self._send_head,
+        )
         self.engine_lost = asyncio.Event()
         """Set by the server when the engine came back without this session's KV."""
         self._send_lock = asyncio.Lock()
+
+    @property
+    def bytes(self) -> LinkBytes:
+        return self._work.bytes
 
     async def run(self) -> None:
         """Serve until CLOSE and the last receipt, or until something breaks.
 
         A failure is told to the head as one ERROR frame, then raised as PieceworkError.
         """
-        work = asyncio.create_task(self._work())
+        work = asyncio.create_task(self._work.run())
         readers = [asyncio.create_task(self._read_head(), name=HEAD_READER)]
         if self._link_in is not self._head:
             readers.append(asyncio.create_task(self._read_link()))
@@ -155,7 +152,7 @@ class HopDriver:
     async def _take_head_frame(self, frame: Frame) -> None:
         match frame:
             case Step() | Truncate() if self._link_in is self._head:
-                self._enqueue(frame)
+                self._work.enqueue(frame)
             case ReceiptFrame():
                 await self._take_receipt(frame)
             case Close():
@@ -170,7 +167,7 @@ class HopDriver:
             while (data := await self._link_in.receive()) is not None:
                 match decode_frame(data):
                     case (Step() | Truncate()) as frame:
-                        self._enqueue(frame)
+                        self._work.enqueue(frame)
                     case None:
                         continue
                     case other:
@@ -204,84 +201,14 @@ class HopDriver:
         await self.engine_lost.wait()
         raise SessionError("The engine died and lost its KV.", code=ErrorCode.ENGINE_FAILED)
 
-    def _enqueue(self, frame: Step | Truncate) -> None:
-        if isinstance(frame, Step):
-            self.bytes.received += len(frame.payload)
-            if not self.session.accept_step(frame):
-                return
-        elif not self.session.accept_truncate(frame):
-            return
-        try:
-            self._queue.put_nowait(frame)
-        except asyncio.QueueFull:
-            raise RemoteProtocolError(
-                f"More than {STEPS_IN_FLIGHT_MAX} steps were sent ahead."
-            ) from None
-
-    async def _work(self) -> None:
-        while True:
-            frame = await self._queue.get()
-            if isinstance(frame, Truncate):
-                await self._runner.truncate(self._sequence_id, frame.position)
-                await self._send_on(frame)
-                continue
-            await self._wait_paid()
-            await self._run_step(frame)
-
-    async def _wait_paid(self) -> None:
-        """Hold the step back while a receipt is owed for more than the credit."""
-        try:
-            async with asyncio.timeout(UNPAID_TIMEOUT_S):
-                while not self.session.may_work():
-                    self._paid.clear()
-                    await self._paid.wait()
-        except TimeoutError:
-            raise SessionError(
-                "No receipt came for work beyond the credit.", code=ErrorCode.UNPAID
-            ) from None
-
-    async def _run_step(self, step: Step) -> None:
-        opened = self.session.open
-        samples = opened.is_last and not opened.sealed
-        result = await self._runner.submit(
-            step_item(step, self._sequence_id, opened, samples=samples),
-            lease_key=self._lease.lease_id if self._lease else opened.session_id,
-        )
-        rows = result.tokens if samples else result.hidden
-        assert rows is not None
-        payload = rows.astype("<i4").tobytes() if samples else rows.tobytes()
-        digest = payload_hash(payload)
-        await self._forward(step, payload, digest, samples=samples)
-        self.bytes.sent += len(payload)
-        meter = self.session.complete_step(step, bytes_out=len(payload), digest_out=digest)
-        if meter is not None:
-            await self._send_head(meter)
-
-    async def _forward(self, step: Step, payload: bytes, digest: bytes, *, samples: bool) -> None:
-        opened = self.session.open
-        kind = Result if opened.is_last else Step
-        frame = kind(
-            step.session_id,
-            step.epoch,
-            step.kind,
-            step.position,
-            step.count,
-            step.wanted,
-            None if samples else opened.wire_dtype,
-            0 if samples else self._runner.info.hidden_size,
-            payload,
-            digest,
-        )
-        if opened.is_last:
-            await self._send_head(frame)
-        else:
-            await self._send_on(frame)
-
     async def _send_on(self, frame: Step | Result | Truncate) -> None:
-        """To the next hop; the last hop has none."""
-        if self._link_out is not self._head:
-            with self._losing(self._link_out):
-                await self._link_out.send(*encode_frame(frame))
+        """Onward: to the next hop, or from the last hop to the head, which needs no TRUNCATE."""
+        if self._link_out is self._head:
+            if not isinstance(frame, Truncate):
+                await self._send_head(frame)
+            return
+        with self._losing(self._link_out):
+            await self._link_out.send(*encode_frame(frame))
 
     async def _take_receipt(self, frame: ReceiptFrame) -> None:
         if self._lease is None or self._collector is None:
@@ -289,7 +216,7 @@ class HopDriver:
         receipt, countersignature = await self._collector.collect(frame.receipt, self._lease)
         self._check_receipt(receipt.steps, receipt.tokens)
         self.session.accept_receipt(receipt.tokens)
-        self._paid.set()
+        self._work.paid.set()
         await self._send_head(Ack(frame.session_id, receipt.sequence, countersignature))
         if receipt.final:
             self.session.settled()

@@ -44,7 +44,13 @@ class FusedStack(nn.Module):
         packed_step: PackedStep,
         layers: slice,
     ) -> torch.Tensor:
-        """Run packed rows (N, hidden_size) at positions (N,) int64 through those of its layers."""
+        """Run packed rows (N, hidden_size) at positions (N,) int64 through those of its layers.
+
+        Few rows of bf16 come back as fp32 where the linears keep them so: their residual stream
+        is then never rounded, and the casts round each linear are saved.
+        """
+        if len(hidden) <= self._fp32_rows_max:
+            hidden = hidden.float()
         cos, sin = self._rotary(hidden, position_ids=positions.unsqueeze(0))
         cos, sin = cos[0].unsqueeze(1), sin[0].unsqueeze(1)
         # The rotation swaps the halves of a head and negates the second on its way to the first.

@@ -30,6 +30,7 @@ class Slab:
 
     def __init__(
         self,
+        *,
         layers: int,
         slots: int,
         kv_heads: int,
@@ -37,9 +38,11 @@ class Slab:
         head_dim: int,
         dtype: torch.dtype,
     ) -> None:
-        shape = (layers, slots, kv_heads, slot_rows, head_dim)
-        self.keys = _lazy_zeros(shape, dtype)
-        self.values = _lazy_zeros(shape, dtype)
+        # In memory a slot holds all its layers in one piece, so that an unused slot takes no
+        # pages even where the system hands out large ones.
+        shape = (slots, layers, kv_heads, slot_rows, head_dim)
+        self.keys = _lazy_zeros(shape, dtype).transpose(0, 1)
+        self.values = _lazy_zeros(shape, dtype).transpose(0, 1)
         self.slots = slots
         self.slot_rows = slot_rows
         self._free = list(range(slots - 1, -1, -1))
@@ -119,7 +122,14 @@ class KVStore:
             if slab.slot_rows == slot_rows and not slab.is_full:
                 return slab
         slots = max(1, SLAB_ROWS // slot_rows)
-        slab = Slab(self._layers, slots, self._kv_heads, slot_rows, self._head_dim, self._dtype)
+        slab = Slab(
+            layers=self._layers,
+            slots=slots,
+            kv_heads=self._kv_heads,
+            slot_rows=slot_rows,
+            head_dim=self._head_dim,
+            dtype=self._dtype,
+        )
         self._slabs.append(slab)
         return slab
 

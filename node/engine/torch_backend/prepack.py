@@ -82,7 +82,11 @@ class LinearMaker:
 
     def __init__(self, dtype: torch.dtype, weight_bytes: int) -> None:
         """`weight_bytes` of all linears to come decides whether a second copy fits."""
-        self.packs = dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.packs = (
+            dtype is torch.bfloat16
+            and torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         self._few_rows_copy = (
             self.packs
             and not torch.cpu._is_amx_tile_supported()

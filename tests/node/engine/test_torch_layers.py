@@ -200,6 +200,6 @@ def run_stack(family, directory, *, is_fused):
         for start, end in ((0, 30), (30, 34)):
             hidden = base.embed_tokens(torch.arange(start, end) * 31)
             step = PackedStep([(sequence, end - start)], first_layer=0)
-            outputs.append(stack(hidden, torch.arange(start, end), step).float())
+            outputs.append(stack(hidden, torch.arange(start, end), step, slice(None)).float())
             sequence.length = end
     return torch.cat(outputs).numpy()
