@@ -8,11 +8,11 @@ counted, though it still takes its share of the memory's bandwidth and of the ca
 `python -m benchmarks.engine_decode` prints the rows.
 """
 
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,48 +65,36 @@ def rows(repeats: int = REPEATS) -> list[Row]:
 def _against_generate(whole: Sequence[Engine], reference: Any, repeats: int) -> Iterable[Row]:
     for batch, mark in BATCH_MARKS.items():
         rounds = [
-            (_generate_step_s(reference, batch), _decode_step_s(whole, batch))
+            (_generate_step_s(reference, batch), *_decode_step_s(batch, whole))
             for _ in range(repeats)
         ]
-        workload = f"llama-0.5b bf16, 1 thread, batch {batch}"
-        yield _ratio("decode against transformers generate", workload, rounds, mark)
+        yield _ratio("decode against transformers generate", _workload(batch), rounds, mark)
 
 
-def _against_bandwidth(whole: Sequence[Engine], read_bytes: int, repeats: int) -> list[Row]:
+def _against_bandwidth(whole: Sequence[Engine], read_bytes: int, repeats: int) -> Iterable[Row]:
     memory = torch.ones(BANDWIDTH_BYTES // 4)
-    rounds = [
-        (
-            read_bytes * _shortest_s(memory.amax, 3) / memory.nbytes,
-            _decode_step_s(whole, 1),
-        )
-        for _ in range(repeats)
-    ]
-    share = _ratio(
-        "share of read bandwidth / weight bytes", "llama-0.5b bf16, 1 thread, batch 1",
-        rounds, ">= 0.85",
-    )  # fmt: skip
-    growth = [(32 * _decode_step_s(whole, 1), _decode_step_s(whole, 32)) for _ in range(repeats)]
-    return [
-        share,
-        _ratio(
-            "batch 32 against batch 1, total tokens per second", "llama-0.5b bf16, 1 thread",
-            growth, ">= 18 x",
-        ),
-    ]  # fmt: skip
+    shares, growth = [], []
+    for _ in range(repeats):
+        bound_s = read_bytes * _shortest_s(memory.amax, 3) / memory.nbytes
+        (one_s,) = _decode_step_s(1, whole)
+        (many_s,) = _decode_step_s(32, whole)
+        shares.append((bound_s, one_s))
+        growth.append((32 * one_s, many_s))
+    figure = "share of read bandwidth / weight bytes"
+    yield _ratio(figure, _workload(1), shares, ">= 0.85")
+    figure = "batch 32 against batch 1, tokens per second"
+    yield _ratio(figure, _workload(32), growth, ">= 18 x")
 
 
-def _against_parts(whole: Sequence[Engine], parts: Sequence[Engine], repeats: int) -> list[Row]:
-    found = []
+def _against_parts(whole: Sequence[Engine], parts: Sequence[Engine], repeats: int) -> Iterable[Row]:
     for batch in (1, 8):
-        rounds = []
-        for _ in range(repeats):
-            one = _decode_step_s(whole, batch)
-            rounds.append((_decode_step_s(parts, batch), one))
-        workload = f"llama-0.5b bf16, 1 thread, batch {batch}"
-        found.append(
-            _ratio("3 shards against unsplit, time per step", workload, rounds, "<= 1.02 x")
-        )
-    return found
+        rounds = [tuple(_decode_step_s(batch, parts, whole)) for _ in range(repeats)]
+        figure = "3 shards against unsplit, time per step"
+        yield _ratio(figure, _workload(batch), rounds, "<= 1.02 x")
+
+
+def _workload(batch: int) -> str:
+    return f"llama-0.5b bf16, 1 thread, batch {batch}"
 
 
 def _load_shards(directory: Path, count: int) -> list[Engine]:
@@ -121,26 +109,30 @@ def _load_shards(directory: Path, count: int) -> list[Engine]:
                 compute_dtype=ComputeDtype.BF16,
             )
         )
-        for start, end in pairwise(bounds)
+        for start, end in itertools.pairwise(bounds)
     ]
 
 
-def _decode_step_s(shards: Sequence[Engine], batch: int) -> float:
-    """Median seconds of one decode step of `batch` sequences through all shards."""
-    for shard in shards:
+def _decode_step_s(batch: int, *sides: Sequence[Engine]) -> list[float]:
+    """Median seconds of one decode step of `batch` sequences through each side's shards.
+
+    The sides take turns step by step, so that what disturbs one disturbs the other.
+    """
+    prompts = np.random.default_rng(0).integers(5, 30_000, (batch, PROMPT_TOKENS), dtype=np.int32)
+    for shard in itertools.chain(*sides):
         for sequence_id in range(batch):
             shard.open(sequence_id, capacity_tokens=CAPACITY_TOKENS, sampling=GREEDY)
-    prompts = np.random.default_rng(0).integers(5, 30_000, (batch, PROMPT_TOKENS), dtype=np.int32)
-    tokens = _step(shards, 0, list(prompts))
-    spent = []
-    for index in range(WARM_STEPS + STEPS):
-        started = _seconds()
-        tokens = _step(shards, PROMPT_TOKENS + index, tokens)
-        spent.append(_seconds() - started)
-    for shard in shards:
+    tokens = [_step(shards, 0, list(prompts)) for shards in sides]
+    spent: list[list[float]] = [[] for _ in sides]
+    for step in range(WARM_STEPS + STEPS):
+        for index, shards in enumerate(sides):
+            started = _seconds()
+            tokens[index] = _step(shards, PROMPT_TOKENS + step, tokens[index])
+            spent[index].append(_seconds() - started)
+    for shard in itertools.chain(*sides):
         for sequence_id in range(batch):
             shard.close(sequence_id)
-    return statistics.median(spent[WARM_STEPS:])
+    return [statistics.median(seconds[WARM_STEPS:]) for seconds in spent]
 
 
 def _step(shards: Sequence[Engine], position: int, tokens: list[Any]) -> list[Any]:
@@ -198,7 +190,7 @@ def _shortest_s(call: Callable[[], object], times: int) -> float:
     return min(spent)
 
 
-def _ratio(figure: str, workload: str, rounds: Sequence[tuple[float, float]], mark: str) -> Row:
+def _ratio(figure: str, workload: str, rounds: Sequence[tuple[float, ...]], mark: str) -> Row:
     ratios = sorted(above / below for above, below in rounds)
     spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
     return Row(figure, workload, round(statistics.median(ratios), 3), "x", mark, spread)

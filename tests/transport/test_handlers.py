@@ -26,7 +26,9 @@ class TestCancel:
 
         task = handlers.spawn(stubborn())
         await asyncio.sleep(0)
-        await handlers.cancel()
-        assert "1 tasks did not end" in caplog.text
-        may_end.set()
-        await task
+        try:
+            await handlers.cancel()
+            assert "1 tasks did not end" in caplog.text
+        finally:
+            may_end.set()
+            await task

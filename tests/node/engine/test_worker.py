@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -231,6 +232,7 @@ class TestDeath:
 
     @reads_proc
     async def test_nothing_is_left_in_shared_memory(self, directory):
+        gc.collect()  # what other tests have left to be collected is not ours to count
         descriptors = len(os.listdir("/proc/self/fd"))
         async with running(ends_of(directory)) as worker:
             for pid in (worker.pid, os.getpid()):
@@ -241,7 +243,7 @@ class TestDeath:
             os.kill(worker.pid, signal.SIGKILL)
             await asyncio.wait_for(worker.died.wait(), SOON_S)
         assert not any("piecework-engine" in name for name in mapped_files(os.getpid()))
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
 
     @reads_proc
     def test_the_child_leaves_when_the_parent_is_killed(self, directory):
