@@ -120,7 +120,13 @@ async def _serve(parts: _Parts, stop: asyncio.Event, tell: Callable[[str], None]
 async def _renew_for_ever(parts: _Parts) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
-        await _quietly(lambda: _offer(parts))
+        await _quietly(lambda: _renew(parts))
+
+
+async def _renew(parts: _Parts) -> None:
+    """Renew the offer while the engine runs: a node that cannot serve lets it expire."""
+    await parts.runner.statistics()
+    await _offer(parts)
 
 
 async def _offer(parts: _Parts) -> None:
