@@ -14,10 +14,13 @@ __all__ = [
     "kv_bytes_per_token_layer",
     "layers_that_fit",
     "memory_for_layers",
+    "spare_memory_bytes",
 ]
 
 MEMORY_SHARE = 0.8
 """Of the memory that is free now: the rest is the owner's."""
+SPARE_SHARE = 0.5
+"""Of free memory that an engine may take for speed where nobody set a limit."""
 OVERHEAD = 1.15
 """Activations, allocator and Python on top of weights and KV."""
 _ELEMENT_BYTES = {ComputeDtype.FP32: 4, ComputeDtype.BF16: 2}
@@ -26,6 +29,11 @@ _ELEMENT_BYTES = {ComputeDtype.FP32: 4, ComputeDtype.BF16: 2}
 def available_memory_bytes() -> int:
     """What a node may take when nobody says how much."""
     return int(psutil.virtual_memory().available * MEMORY_SHARE)
+
+
+def spare_memory_bytes() -> int:
+    """What an engine may take for speed alone when nobody says how much."""
+    return int(psutil.virtual_memory().available * SPARE_SHARE)
 
 
 def default_threads() -> int:

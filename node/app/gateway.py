@@ -14,6 +14,7 @@ from node.api.settings import ApiSettings
 from node.app.shard import load_model, start_runner
 from node.config import GatewayConfig, Home
 from node.engine.base import ShardSpec
+from node.hardware import spare_memory_bytes
 from node.head.models import HeadModel
 from node.head.service import HeadService
 from node.market_client import MarketClient
@@ -96,6 +97,7 @@ async def _start_model(
     spec = ShardSpec(
         directory=model.directory, span=Span(0, 0), embeds=True, has_head=True,
         compute_dtype=config.compute_dtype, threads=config.threads,
+        spare_bytes=spare_memory_bytes(),
     )  # fmt: skip
     runner, _ = await start_runner(spec, config.backend, model.manifest)
     stack.push_async_callback(runner.stop)

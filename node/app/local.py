@@ -9,6 +9,7 @@ from pathlib import Path
 from node.app.shard import load_model, start_runner
 from node.config import Home
 from node.engine.base import ComputeDtype, ShardSpec
+from node.hardware import spare_memory_bytes
 from node.head.models import HeadModel
 from node.head.service import HeadService
 from node.router.lan import LanRouter
@@ -51,6 +52,7 @@ async def local_head(config: LocalConfig) -> AsyncIterator[tuple[HeadService, st
         spec = ShardSpec(
             directory=model.directory, span=whole, embeds=True, has_head=True,
             compute_dtype=config.compute_dtype, kv_tokens=config.kv_tokens, threads=config.threads,
+            spare_bytes=spare_memory_bytes(),
         )  # fmt: skip
         runner, backend = await start_runner(spec, config.backend, manifest)
         stack.push_async_callback(runner.stop)

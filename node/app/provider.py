@@ -13,7 +13,7 @@ from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
 from node.engine.runner import EngineRunner
 from node.errors import ConfigInvalid
-from node.hardware import layers_that_fit
+from node.hardware import layers_that_fit, memory_for_layers
 from node.market_client import MarketClient, MarketTerms
 from node.serve.admission import LeaseAdmission, ServedShard
 from node.serve.collector import Collector
@@ -75,6 +75,7 @@ async def run_provider(
         spec = ShardSpec(
             directory=model.directory, span=span, embeds=False, has_head=False,
             compute_dtype=config.compute_dtype, kv_tokens=config.kv_tokens, threads=config.threads,
+            spare_bytes=_spare_bytes(config, model, span),
         )  # fmt: skip
         runner, backend = await start_runner(spec, config.backend, model.manifest)
         stack.push_async_callback(runner.stop)
@@ -180,6 +181,18 @@ async def _choose_span(config: ProviderConfig, client: MarketClient, model: Load
             hint="Give more with --memory, or serve fewer tokens with --kv-tokens.",
         )
     return await client.place(manifest.manifest_hash, layers_max)
+
+
+def _spare_bytes(config: ProviderConfig, model: LoadedModel, span: Span) -> int:
+    """What is left of the memory that was given, once the span and its KV are in."""
+    needed = memory_for_layers(
+        model.layer_sizes[span.start : span.end],
+        stored_element_bytes=model.stored_element_bytes,
+        dtype=config.compute_dtype,
+        kv_bytes=model.kv_bytes_per_token_layer(config.compute_dtype),
+        kv_tokens=config.kv_tokens,
+    )
+    return max(0, config.memory_bytes - needed)
 
 
 async def _status(parts: _Parts) -> dict[str, object]:

@@ -69,6 +69,8 @@ class ShardSpec:
     kv_tokens: int = 16_384
     """KV budget over all sequences; opening reserves from it, so no step can run out."""
     threads: int = 1
+    spare_bytes: int = 0
+    """Memory the engine may take beyond weights and KV where that makes it faster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ def encode_spec(spec: ShardSpec) -> dict[str, object]:
         "compute_dtype": spec.compute_dtype.value,
         "kv_tokens": spec.kv_tokens,
         "threads": spec.threads,
+        "spare_bytes": spec.spare_bytes,
     }
 
 

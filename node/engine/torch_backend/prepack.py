@@ -11,7 +11,6 @@ Packed weights are opaque: they cannot be sliced, saved or moved, and the origin
 
 from collections.abc import Sequence
 
-import psutil  # type: ignore[import-untyped,unused-ignore]
 import torch
 from torch import nn
 from torch.nn.functional import linear
@@ -26,9 +25,6 @@ FEW_ROWS_MAX = 3
 17 where memory gives 29); at four rows they are equal."""
 
 FP16_MAX = 65504.0
-
-MEMORY_SHARE_MAX = 0.5
-"""The fp16 copy is made where it takes at most this share of the memory that is left."""
 
 
 class PlainLinear(nn.Module):
@@ -80,8 +76,8 @@ class PackedLinear(nn.Module):
 class LinearMaker:
     """Makes the linears of one shard: packed where this machine has the kernels for its dtype."""
 
-    def __init__(self, dtype: torch.dtype, weight_bytes: int) -> None:
-        """`weight_bytes` of all linears to come decides whether a second copy fits."""
+    def __init__(self, dtype: torch.dtype, weight_bytes: int, spare_bytes: int) -> None:
+        """A second copy is made where all `weight_bytes` to come fit into `spare_bytes`."""
         self.packs = (
             dtype is torch.bfloat16
             and torch.backends.mkldnn.is_available()
@@ -91,7 +87,7 @@ class LinearMaker:
             self.packs
             and not torch.cpu._is_amx_tile_supported()
             and torch.backends.quantized.engine in ("x86", "fbgemm")
-            and weight_bytes <= MEMORY_SHARE_MAX * psutil.virtual_memory().available
+            and weight_bytes <= spare_bytes
         )
 
     def make(

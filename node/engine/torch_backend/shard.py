@@ -127,7 +127,7 @@ def load_shard(spec: ShardSpec) -> Shard:
 def _take_parts(spec: ShardSpec, family: str, model: Any) -> Shard:
     """The shard out of a loaded model, its linears packed; the model is not used again."""
     base, dtype = model.base_model, TORCH_DTYPE[spec.compute_dtype]
-    maker = LinearMaker(dtype, held_bytes(model))
+    maker = LinearMaker(dtype, held_bytes(model), spec.spare_bytes)
     layers = list(base.layers[spec.span.start : spec.span.end])
     stack: FamilyStack | FusedStack | None = None
     if family in FUSED_FAMILIES and layers:

@@ -126,7 +126,7 @@ def plain_attention(query, key, value, window):
 
 class TestLinearMaker:
     def test_packed_linear_is_bit_identical_from_four_rows_on(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0)
+        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = torch.randn(96, 64).to(torch.bfloat16)
@@ -138,7 +138,7 @@ class TestLinearMaker:
 
     @pytest.mark.parametrize("rows", range(1, FEW_ROWS_MAX + 1))
     def test_few_rows_are_at_least_as_exact_as_bf16(self, rows):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0)
+        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = (torch.randn(96, 256) * 0.02).to(torch.bfloat16)
@@ -149,7 +149,7 @@ class TestLinearMaker:
         assert error <= 1.05 * plain
 
     def test_weights_that_fp16_cannot_hold_get_no_fp16_copy(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0)
+        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = torch.full((16, 32), 1e6, dtype=torch.bfloat16)
@@ -158,12 +158,12 @@ class TestLinearMaker:
         assert torch.isfinite(packed(torch.ones(1, 32, dtype=torch.bfloat16))).all()
 
     def test_no_copy_where_memory_is_short(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=2**60)
+        maker = LinearMaker(torch.bfloat16, weight_bytes=2**30, spare_bytes=2**29)
         weight = torch.zeros(16, 32, dtype=torch.bfloat16)
         assert held_bytes(maker.make([weight], [None])) == weight.nbytes
 
     def test_joined_linears_give_their_outputs_end_to_end(self):
-        maker = LinearMaker(torch.float32, weight_bytes=0)
+        maker = LinearMaker(torch.float32, weight_bytes=0, spare_bytes=0)
         first, second = torch.nn.Linear(8, 3, bias=False), torch.nn.Linear(8, 2)
         joined = maker.make([first.weight, second.weight], [first.bias, second.bias])
         given = torch.randn(4, 8)
@@ -186,7 +186,7 @@ def run_stack(family, directory, *, is_fused):
     dtype = torch.float32
     model = load_unsplit(directory, dtype)
     model.set_attn_implementation("piecework_packed")
-    base, maker = model.model, LinearMaker(dtype, weight_bytes=0)
+    base, maker = model.model, LinearMaker(dtype, weight_bytes=0, spare_bytes=0)
     layers = list(base.layers)
     stack = (
         FusedStack(family, layers, base.rotary_emb, maker)
