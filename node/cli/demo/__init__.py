@@ -25,7 +25,7 @@ def show_demo(
     *, nodes: int, model: str, prompt: str, engines: str, exact: bool, keep: bool, as_json: bool
 ) -> None:
     """Run the demo; exit 1 when any of its checks fails."""
-    options = DemoOptions(nodes=nodes, model=model, prompt=prompt, engines=engines, exact=exact)
+    options = DemoOptions(nodes, model, prompt, engines, exact, keep)
     report = run_task(lambda: _run(options, keep=keep, as_json=as_json))
     if not report["ok"]:
         sys.exit(1)

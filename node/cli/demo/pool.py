@@ -22,6 +22,8 @@ MARKET_TIMEOUT_S = 60.0
 NODE_TIMEOUT_S = 180.0
 """A cold start imports torch from disk, three times over on two cores."""
 KV_TOKENS = 4096
+USUAL_PORTS = (8471, 8470)
+"""Marketplace and gateway where the guides expect them, for a pool that is kept."""
 TOP_UP_NANOS = 5 * NANOS_PER_USD
 
 
@@ -34,6 +36,7 @@ class DemoOptions:
     prompt: str
     engines: str
     exact: bool
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ async def start_pool(
     model = load_model(options.model, Home(directory / "demo"))
     shares = _shares(model.manifest.layers, options.nodes)
     backends = _backends(options)
-    market_port, api_port = free_ports(2)
+    market_port, api_port = free_ports(*(USUAL_PORTS if options.keep else (0, 0)))
     market_url = f"http://127.0.0.1:{market_port}"
     note("starting the marketplace")
     await children.start(

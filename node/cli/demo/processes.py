@@ -119,10 +119,20 @@ async def _stop(process: asyncio.subprocess.Process) -> int:
     return process.returncode
 
 
-def free_ports(count: int) -> Sequence[int]:
-    """TCP ports nobody listens on now; all held at once, so that they differ."""
+def free_ports(*wanted: int) -> Sequence[int]:
+    """A TCP port nobody listens on now for each one wanted: that one where it is free.
+
+    0 wants any. All are held at once, so that they differ.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in sockets]
+        return [_bind(stack.enter_context(socket.socket()), port) for port in wanted]
+
+
+def _bind(listener: socket.socket, port: int) -> int:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.bind(("127.0.0.1", 0))
+    bound: int = listener.getsockname()[1]
+    return bound
