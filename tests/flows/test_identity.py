@@ -7,6 +7,7 @@ import pytest
 from node.engine.backends import available_backends, load_engine
 from node.engine.store import TINY_MODEL, build_manifest, resolve_model
 from node.head.models import HeadModel
+from protocol.route import Span
 from tests.flows.ring import RingModel, make_ring
 
 QUESTION = "Explain what a span is and why a model runs in pieces."
@@ -60,3 +61,19 @@ async def test_every_token_is_that_of_the_unsplit_model(tmp_path, hop_count, eng
         )
     assert answer == expected
     assert len(expected) > 100
+
+
+@pytest.mark.parametrize("engine", ["torch", "mlx"])
+async def test_parts_of_overlapping_spans_give_the_same_tokens(tmp_path, engine):
+    if engine not in available_backends():
+        pytest.skip("the mlx extra is not installed on this machine")
+    prompt, expected = prompt_and_reference()
+    async with make_ring(tmp_path, 0, model=model_of(tmp_path, (engine,))) as ring:
+        for held, used in (
+            (Span(0, 5), Span(0, 4)),
+            (Span(3, 7), Span(4, 6)),
+            (Span(5, 8), Span(6, 8)),
+        ):
+            ring.add_provider(held).span = used
+        answer = await ring.answer(prompt=prompt, max_tokens=40)
+    assert answer == expected[:40]
