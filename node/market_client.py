@@ -114,7 +114,8 @@ class MarketClient:
         return await self._post("/v1/leases", body, api_key)
 
     async def session_over(self, session_id: str, api_key: str) -> None:
-        await self._post(f"/v1/sessions/{session_id}/close", {}, api_key)
+        target = f"/v1/sessions/{session_id}/close"
+        await self._request("POST", target, headers=_bearer(api_key))  # says 202 and no more
 
     async def session(self, session_id: str, api_key: str) -> dict[str, Any]:
         return await self._get(f"/v1/sessions/{session_id}", api_key)

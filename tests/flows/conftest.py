@@ -16,6 +16,11 @@ class LivePool:
 
     pool: DemoPool
     children: Children
+    directory: Path
+
+    def log(self, name: str) -> str:
+        """What a process has said so far."""
+        return (self.directory / f"{name}.log").read_text()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -25,7 +30,9 @@ async def live(tmp_path_factory):
     children = Children(directory, lambda line: sys.stderr.write(f"{line}\n"))
     options = DemoOptions(nodes=3, model="piecework/tiny", prompt="", engines="auto", exact=True)
     try:
-        yield LivePool(await start_pool(options, directory, children, lambda _: None), children)
+        yield LivePool(
+            await start_pool(options, directory, children, lambda _: None), children, directory
+        )
     finally:
         codes = await children.stop()
     assert set(codes.values()) <= {0, -9}, codes

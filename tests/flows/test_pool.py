@@ -112,6 +112,7 @@ async def test_stream_and_whole_answer_agree_and_are_charged(live):
     earned = sum(hop["earned_nanos"] for hop in session["hops"])
     assert session["charged_nanos"] == earned + session["fee_nanos"] > 0
     assert all(hop["receipt"] and hop["leaf_index"] is not None for hop in session["hops"])
+    assert "WARNING" not in live.log("gateway")
 
 
 async def test_many_buyers_at_once_get_the_same_answer(live):
