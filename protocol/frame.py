@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from protocol.errors import ErrorCode, RemoteProtocolError
+from protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from protocol.identity import PUBLIC_KEY_BYTES, PeerId
 from protocol.lease import ID_BYTES
 from protocol.limits import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, HOPS_MAX, STEP_TOKENS_MAX
@@ -168,8 +168,8 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Rows to run. `dtype` None: the payload is token ids. See the layout above."""
+class Rows:
+    """What STEP and RESULT share: rows of one step. `dtype` None: the payload is token ids."""
 
     session_id: bytes
     epoch: int
@@ -182,27 +182,31 @@ class Step:
     payload: bytes
     payload_sha256: bytes
 
+    @property
+    def rows(self) -> int:
+        """How many rows the payload holds."""
+        raise LocalProtocolError("Rows travel as a Step or a Result.")
+
     def __post_init__(self) -> None:
-        _check_rows(self, self.count)
+        _check_rows(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """The wanted rows of a step, back at the head; same layout as Step."""
+class Step(Rows):
+    """Rows to run: all `count` of them are in the payload."""
 
-    session_id: bytes
-    epoch: int
-    kind: StepKind
-    position: int
-    count: int
-    wanted: int
-    dtype: WireDtype | None
-    hidden_size: int
-    payload: bytes
-    payload_sha256: bytes
+    @property
+    def rows(self) -> int:
+        return self.count
 
-    def __post_init__(self) -> None:
-        _check_rows(self, self.wanted)
+
+@dataclass(frozen=True, slots=True)
+class Result(Rows):
+    """The `wanted` rows of a step, back at the head."""
+
+    @property
+    def rows(self) -> int:
+        return self.wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,10 +369,10 @@ def decode_frame(data: bytes) -> Frame | None:
     return None
 
 
-Rows = TypeVar("Rows", Step, Result)
+R = TypeVar("R", Step, Result)
 
 
-def _decode_rows(kind: type[Rows], data: bytes) -> Rows:
+def _decode_rows(kind: type[R], data: bytes) -> R:
     if len(data) < _STEP.size:
         raise RemoteProtocolError(f"{kind.__name__} is shorter than its header.")
     _, step_kind, content, session_id, epoch, position, count, wanted, hidden_size, digest = (
@@ -385,16 +389,16 @@ def _decode_rows(kind: type[Rows], data: bytes) -> Rows:
     )  # fmt: skip
 
 
-def _check_rows(frame: Step | Result, rows: int) -> None:
+def _check_rows(frame: Rows) -> None:
     _check_session(frame.session_id, frame.epoch)
     if not 0 < frame.count <= STEP_TOKENS_MAX or not 0 <= frame.wanted <= frame.count:
         raise RemoteProtocolError("A step's row counts are out of range.")
     if not 0 <= frame.position <= POSITION_MAX:
         raise RemoteProtocolError("A step's position is out of range.")
     if frame.dtype is None:
-        expected = rows * TOKEN_BYTES
+        expected = frame.rows * TOKEN_BYTES
     else:
-        expected = TensorHeader(rows, frame.hidden_size, frame.dtype).size_bytes
+        expected = TensorHeader(frame.rows, frame.hidden_size, frame.dtype).size_bytes
     if len(frame.payload) != expected:
         raise RemoteProtocolError(
             f"A payload of {len(frame.payload)} bytes should have {expected}."
