@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import time
 
 import httpx
@@ -13,7 +15,11 @@ import pytest
 
 from node.cli.status import read_status
 from node.market_client import MarketClient
+from protocol.frame import PROTOCOL
 from protocol.identity import KeyPair
+from transport.address import Address
+from transport.errors import TransportError
+from transport.quic import QuicHost
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -193,6 +199,32 @@ async def test_a_client_that_leaves_frees_every_hop_within_a_second(live):
         session = await settled(live, session_id)
         assert session["status"] == "settled"
         assert 0 < session["charged_nanos"] < before["held_nanos"]
+
+
+async def test_a_strangers_noise_costs_the_buyers_nothing(live):
+    """Random datagrams and malformed frames at every provider, while an answer runs."""
+    dice = random.Random(7)
+    statuses = [await read_status(home) for home in live.pool.provider_homes]
+    stranger = await QuicHost.start(KeyPair.generate(), listen_host="127.0.0.1")
+    answer = asyncio.create_task(ask(live, max_tokens=40))
+    try:
+        for status in statuses:
+            address = Address.from_text(status["addresses"][0])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
+                for _ in range(500):
+                    noise.sendto(
+                        dice.randbytes(dice.randint(1, 1400)), (address.host, address.port)
+                    )
+            connection = await stranger.connect(address.peer_id, [address], timeout_s=5)
+            for frame in (b"\x01", b"\x03\xa0", b"\x04" + dice.randbytes(90), dice.randbytes(5000)):
+                stream = await connection.open_stream(PROTOCOL)
+                await stream.send(frame)
+                with pytest.raises(TransportError):
+                    await asyncio.wait_for(stream.receive(), 5)
+        assert (await answer).choices[0].message.content == unsplit_answer(QUESTION, 40)
+    finally:
+        await stranger.close()
+    assert await open_sequences(live) == 0 or await wait_until_free(live, timeout_s=5) < 5
 
 
 async def test_the_ledger_audits_while_it_is_used(live):
