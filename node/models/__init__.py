@@ -1,0 +1,1 @@
+"""Models on disk: fetching, sharing, converting and checking what an engine loads."""
