@@ -15,6 +15,10 @@ Flow, for a route head → hop 0 → … → hop n-1 → head:
     head → every hop   CLOSE     free everything; a last METER follows
     either             ERROR     why it is over
 
+Nothing is sent twice: OPEN offers the hashes of the prompt's leading blocks of 64 rows, OPENED says
+how many of those rows the hop still has, and the first STEP begins at the fewest of all hops; a
+TRUNCATE goes before it where some hop has more. CLOSE names the blocks that the next may find.
+
 A frame travels length-prefixed (transport); its first byte is the type. STEP and RESULT have the
 fixed layout below; TRUNCATE too; all others are one canonical CBOR map. Unknown types are skipped.
 Bytes behind a known layout belong to its payload. All integers big-endian.
@@ -22,7 +26,7 @@ Bytes behind a known layout belong to its payload. All integers big-endian.
     STEP 0x04, RESULT 0x05                         TRUNCATE 0x06
     0   1 type                                     0   1 type, 3 zero
     1   1 kind    1 prefill 2 decode 3 verify      4  16 session
-    2   1 content 0 tokens 1 fp32 2 bf16           20  4 epoch
+    2   1 content (below)                          20  4 epoch
     3   1 zero                                     24  4 position
     4  16 session
     20  4 epoch
@@ -31,8 +35,8 @@ Bytes behind a known layout belong to its payload. All integers big-endian.
     30  2 wanted     trailing rows whose output the head wants
     32  4 hidden     hidden size; 0 for tokens
     36 32 SHA-256 of the payload
-    68    payload: rows × hidden × element, or rows × int32 little-endian
-          a STEP has `count` rows, a RESULT `wanted`
+    68    payload: `count` rows in a STEP, `wanted` in a RESULT, all little-endian
+          content 0 tokens (int32) 1 fp32 2 bf16 3 int8b32 4 int8b32h (WireDtype.row_bytes)
 
 Version history: 1 (this page). REPLAY (0x07) is reserved for the repair of sessions.
 """
@@ -45,7 +49,15 @@ from typing import TypeVar
 from protocol.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from protocol.identity import PUBLIC_KEY_BYTES, PeerId
 from protocol.lease import ID_BYTES
-from protocol.limits import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, HOPS_MAX, STEP_TOKENS_MAX
+from protocol.limits import (
+    CONTROL_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    HOPS_MAX,
+    PREFIX_BLOCK_TOKENS,
+    PREFIX_BLOCKS_MAX,
+    PREFIX_HASH_BYTES,
+    STEP_TOKENS_MAX,
+)
 from protocol.money import Work
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 from protocol.route import Span
@@ -78,7 +90,13 @@ EPOCH_MAX = 2**32 - 1
 POSITION_MAX = 2**31 - 1
 _STEP = struct.Struct(">BBBx16sIIHHI32s")
 _TRUNCATE = struct.Struct(">B3x16sII")
-_CONTENT: dict[WireDtype | None, int] = {None: 0, WireDtype.FP32: 1, WireDtype.BF16: 2}
+_CONTENT: dict[WireDtype | None, int] = {
+    None: 0,
+    WireDtype.FP32: 1,
+    WireDtype.BF16: 2,
+    WireDtype.INT8B32: 3,
+    WireDtype.INT8B32H: 4,
+}
 _DTYPES = {code: dtype for dtype, code in _CONTENT.items()}
 
 
@@ -126,13 +144,18 @@ class Open:
     sampling: SamplingParameters | None
     """For the last hop of an open route, which samples."""
     lease: bytes | None
+    prefix: tuple[bytes, ...] = ()
+    """One hash for each leading block of rows that the session will have: see node/head/prefix."""
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
+        _check_prefix(self.prefix)
         if not 0 <= self.hop_index < self.hop_count <= HOPS_MAX or len(self.span) == 0:
             raise RemoteProtocolError("OPEN names a hop that is not on its route.")
         if not 0 < self.capacity_tokens <= POSITION_MAX:
             raise RemoteProtocolError("OPEN asks for an absurd capacity.")
+        if len(self.prefix) * PREFIX_BLOCK_TOKENS >= self.capacity_tokens:
+            raise RemoteProtocolError("OPEN offers a prefix that leaves no room for a step.")
 
     @property
     def is_last(self) -> bool:
@@ -149,9 +172,14 @@ class Opened:
     backend: str
     path_kind: str
     """PathKind of the link this hop sends on."""
+    cached_tokens: int = 0
+    """Rows of the offered prefix that are here already: whole blocks. 0 on a link."""
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
+        blocks, rest = divmod(self.cached_tokens, PREFIX_BLOCK_TOKENS)
+        if rest or not 0 <= blocks <= PREFIX_BLOCKS_MAX:
+            raise RemoteProtocolError("OPENED claims rows that are not whole blocks of a prefix.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,16 +295,19 @@ class Close:
     """head → hop: the session is over; free its KV now. `cancelled` tells a stop from an end.
 
     `steps`: how many results have reached the head. The hop's last METER is taken as of that
-    step, so that nothing is billed that did not arrive.
+    step, so that nothing is billed that did not arrive. `keep` names the leading blocks of rows
+    whose results have arrived, as `prefix` of OPEN: the hop may keep them for a later session.
     """
 
     session_id: bytes
     epoch: int
     steps: int
     cancelled: bool
+    keep: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
+        _check_prefix(self.keep)
         if self.steps < 0:
             raise RemoteProtocolError("CLOSE counts steps from 0.")
 
@@ -408,6 +439,13 @@ def _check_rows(frame: Rows) -> None:
 def _check_session(session_id: bytes, epoch: int) -> None:
     if len(session_id) != ID_BYTES or not 0 <= epoch <= EPOCH_MAX:
         raise RemoteProtocolError("A session id has 16 bytes and an epoch 32 bits.")
+
+
+def _check_prefix(hashes: tuple[bytes, ...]) -> None:
+    if len(hashes) > PREFIX_BLOCKS_MAX or any(len(h) != PREFIX_HASH_BYTES for h in hashes):
+        raise RemoteProtocolError(
+            f"A prefix has at most {PREFIX_BLOCKS_MAX} hashes of {PREFIX_HASH_BYTES} bytes each."
+        )
 
 
 # held here so that a change of either size is seen beside the layouts that depend on it

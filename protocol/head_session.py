@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from protocol.errors import ErrorCode, HopFailed, LocalProtocolError, RemoteProtocolError
 from protocol.frame import TOKEN_BYTES, Close, Meter, Opened, Result, StepKind, Truncate
+from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
 from protocol.route import Route
 from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
@@ -44,7 +45,10 @@ class _Totals:
 
 
 class HeadSession:
-    """State of one session at its head. `metered` where hops are paid."""
+    """State of one session at its head. `metered` where hops are paid.
+
+    `prefix_blocks`: how many blocks of the prompt the OPENs offer.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class HeadSession:
         hidden_size: int,
         wire_dtype: WireDtype,
         metered: bool,
+        prefix_blocks: int = 0,
         epoch: int = 0,
     ) -> None:
         self.session_id = session_id
@@ -62,11 +67,16 @@ class HeadSession:
         self.state = SessionState.OPENING
         self.position = 0
         """Where the next step begins."""
+        self.rows_arrived = 0
+        """Leading rows that every hop has for certain: their results are here, or they were."""
+        self.cached_tokens = 0
+        """Rows that every hop had when it opened, so that nobody has run them now."""
         self.results = 0
         """Steps whose result has arrived."""
         self._hidden_size = hidden_size
         self._wire_dtype = wire_dtype
         self._metered = metered
+        self._prefix_blocks = prefix_blocks
         self._opened: dict[int, Opened] = {}
         self._in_flight: deque[StepTicket] = deque()
         self._sent_hashes: deque[bytes] = deque()
@@ -84,16 +94,26 @@ class HeadSession:
         return len(self._in_flight)
 
     def accept_opened(self, hop_index: int, frame: Opened) -> bool:
-        """A hop is ready; True when all are."""
+        """A hop is ready; True when all are. The first step then begins at what all have."""
         if (frame.session_id, frame.epoch) != (self.session_id, self.epoch):
             raise RemoteProtocolError("OPENED names another session or epoch.")
         if frame.hop_index != hop_index or hop_index in self._opened:
             raise RemoteProtocolError(f"OPENED came from hop {hop_index} out of turn.")
+        if frame.cached_tokens > self._prefix_blocks * PREFIX_BLOCK_TOKENS:
+            raise RemoteProtocolError("OPENED claims rows that were not offered.")
         self._opened[hop_index] = frame
         if len(self._opened) < len(self.route.hops):
             return False
         self.state = advance("head", self.state, Event.OPENED)
+        self.cached_tokens = min(opened.cached_tokens for opened in self.opened)
+        self.position = self.rows_arrived = self.cached_tokens
         return True
+
+    def align(self) -> Truncate | None:
+        """What brings every hop to the same length before the first step; None if they are."""
+        if all(opened.cached_tokens == self.cached_tokens for opened in self.opened):
+            return None
+        return self.send_truncate(self.cached_tokens)
 
     def send_step(
         self, kind: StepKind, count: int, wanted: int, payload_sha256: bytes
@@ -124,6 +144,7 @@ class HeadSession:
         ) or (expected_dtype is not None and result.hidden_size != self._hidden_size):  # fmt: skip
             raise RemoteProtocolError("The result does not match the step that was sent.")
         self._in_flight.popleft()
+        self.rows_arrived = ticket.position + ticket.count
         self._count(ticket, result)
         return ticket
 
@@ -133,6 +154,7 @@ class HeadSession:
         if self._in_flight or not 0 <= position <= self.position:
             raise LocalProtocolError("Truncate only behind the last result.")
         self.position = position
+        self.rows_arrived = min(self.rows_arrived, position)
         return Truncate(self.session_id, self.epoch, position)
 
     def accept_meter(self, hop_index: int, meter: Meter) -> None:
@@ -164,12 +186,16 @@ class HeadSession:
             self._totals = {n: t for n, t in self._totals.items() if n >= steps}
         return due
 
-    def close(self, *, cancelled: bool) -> Close:
-        """The CLOSE for every hop. Meters of windows that are not yet complete are dropped: the
-        final ones cover them."""
+    def close(self, *, cancelled: bool, keep: tuple[bytes, ...] = ()) -> Close:
+        """The CLOSE for every hop; `keep` names blocks of rows that have arrived.
+
+        Meters of windows that are not yet complete are dropped: the final ones cover them.
+        """
+        if len(keep) * PREFIX_BLOCK_TOKENS > self.rows_arrived:
+            raise LocalProtocolError("Only rows whose results have arrived may be kept.")
         self.state = advance("head", self.state, Event.CLOSE, ours=True)
         self._meters.clear()
-        return Close(self.session_id, self.epoch, self.results, cancelled)
+        return Close(self.session_id, self.epoch, self.results, cancelled, keep)
 
     def settled(self) -> None:
         self.state = advance("head", self.state, Event.SETTLED, ours=True)
@@ -193,7 +219,7 @@ class HeadSession:
             raise LocalProtocolError("Meters are outstanding for too many steps.")
 
     def _hop_work(self, index: int, ticket: StepTicket) -> Work:
-        row = self._hidden_size * self._wire_dtype.element_bytes
+        row = self._wire_dtype.row_bytes(self._hidden_size)
         last = index == len(self.route.hops) - 1
         row_in = row if index > 0 or self.route.sealed else TOKEN_BYTES
         row_out = row if not last or self.route.sealed else TOKEN_BYTES

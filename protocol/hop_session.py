@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from protocol.errors import ErrorCode, RemoteProtocolError, SessionError
 from protocol.frame import Close, Meter, Open, Step, Truncate
+from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
 from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
 from protocol.tensor import LINK_HASH_START, extend_link_hash
@@ -50,7 +51,9 @@ class HopSession:
         self.open = opened
         self.state = SessionState.OPENING
         self.position = 0
-        """Where the next step must begin: rows accepted so far."""
+        """Where the next step must begin: rows accepted so far, and those that were here."""
+        self._rows = 0
+        """Rows that are in the engine for certain: those were run, or here from the beginning."""
         self.tokens_paid = 0
         self._hidden_size = hidden_size
         self._window_tokens = window_tokens
@@ -62,9 +65,10 @@ class HopSession:
     def carried(self) -> _Carried:
         return self._history[-1]
 
-    def ready(self) -> None:
-        """KV is reserved and the link onward stands."""
+    def ready(self, *, cached_tokens: int = 0) -> None:
+        """KV is reserved and the link onward stands; so many rows of the prefix are here."""
         self.state = advance("hop", self.state, Event.OPENED, ours=True)
+        self.position = self._rows = cached_tokens
 
     def fail(self) -> None:
         self.state = advance("hop", self.state, Event.FAIL)
@@ -109,6 +113,7 @@ class HopSession:
         """Count a step that has left this hop; the METER if a window is full."""
         before = self.carried
         layers = len(self.open.span)
+        self._rows = min(step.position + step.count, self.position)
         self._history.append(
             _Carried(
                 steps=before.steps + 1,
@@ -133,9 +138,12 @@ class HopSession:
         if truncate.epoch < self.open.epoch:
             return False
         self.state = advance("hop", self.state, Event.TRUNCATE)
+        if self.state is not SessionState.READY:
+            return False
         if truncate.epoch != self.open.epoch or truncate.position > self.position:
             raise RemoteProtocolError(f"Nothing to truncate at position {truncate.position}.")
         self.position = truncate.position
+        self._rows = min(self._rows, truncate.position)
         return True
 
     def accept_receipt(self, tokens: int) -> None:
@@ -146,9 +154,12 @@ class HopSession:
     def accept_close(self, close: Close) -> Meter | None:
         """The session is over; the last METER, as of the step that reached the head.
 
-        None where no money is involved or the session never became ready.
+        None where no money is involved or the session never became ready. Raises
+        RemoteProtocolError where it would keep more rows than there are.
         """
         self._check_session(close.session_id)
+        if len(close.keep) * PREFIX_BLOCK_TOKENS > self._rows:
+            raise RemoteProtocolError(f"CLOSE keeps more than the {self._rows} rows that were run.")
         self.state = advance("hop", self.state, Event.CLOSE)
         if self.state is not SessionState.CLOSING or self._window_tokens is None:
             return None

@@ -8,6 +8,9 @@ __all__ = [
     "LAYERS_MAX",
     "MANIFEST_BYTES_MAX",
     "NAME_BYTES_MAX",
+    "PREFIX_BLOCKS_MAX",
+    "PREFIX_BLOCK_TOKENS",
+    "PREFIX_HASH_BYTES",
     "RECORD_BYTES_MAX",
     "RECORD_CLOCK_SKEW_S",
     "RECORD_DEPTH_MAX",
@@ -48,6 +51,15 @@ VOCABULARY_MAX = 1_048_576
 
 STEP_TOKENS_MAX = 512
 """Rows of one STEP: bounds what a hop must buffer and how long one step can hold the engine."""
+
+PREFIX_BLOCK_TOKENS = 64
+"""Rows that one hash of a prefix stands for: a short system prompt is a few."""
+
+PREFIX_HASH_BYTES = 16
+"""Nobody gains by finding two equal ones but within his own prefixes; 128 bits are plenty."""
+
+PREFIX_BLOCKS_MAX = 1024
+"""Blocks of a prefix: 65 536 rows, in 17 KiB of an OPEN that may have 64."""
 
 STOP_COUNT_MAX = 16
 """Stop strings of a request (OpenAI allows 4; vLLM and others more)."""

@@ -18,7 +18,7 @@ from protocol.limits import (
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 from protocol.route import Span
 
-__all__ = ["ENDS", "ModelManifest", "TensorEntry"]
+__all__ = ["ENDS", "HeaderEntry", "ModelManifest", "TensorEntry"]
 
 ENDS = -1
 """The layer number of a tensor that belongs to the ends: embedding, final norm, LM head."""
@@ -42,12 +42,26 @@ class TensorEntry:
             raise RemoteProtocolError(f"The entry of tensor '{self.name[:64]}' is out of range.")
         if len(self.sha256) != HASH_BYTES:
             raise RemoteProtocolError("A tensor's hash is a SHA-256.")
-        if "/" in self.file or "\\" in self.file or self.file.startswith(".") or not self.file:
-            raise RemoteProtocolError(f"'{self.file[:64]}' is not a plain file name.")
+        _require_plain(self.file)
 
     @property
     def size_bytes(self) -> int:
         return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEntry:
+    """A weight file's header, its bytes [0, size_bytes): what gives a tensor's bytes their dtype
+    and shape, so a source must not be free to choose it."""
+
+    file: str
+    size_bytes: int
+    sha256: bytes
+
+    def __post_init__(self) -> None:
+        if self.size_bytes <= 0 or len(self.sha256) != HASH_BYTES:
+            raise RemoteProtocolError(f"The header of '{self.file[:64]}' is out of range.")
+        _require_plain(self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,8 @@ class ModelManifest:
     config_sha256: bytes
     tokenizer_sha256: bytes
     tensors: tuple[TensorEntry, ...]
+    headers: tuple[HeaderEntry, ...] | None = None
+    """One a weight file. None: a manifest from before headers were vouched for."""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name.encode()) <= NAME_BYTES_MAX:
@@ -98,3 +114,8 @@ class ModelManifest:
             for tensor in self.tensors
             if span.start <= tensor.layer < span.end or (ends and tensor.layer == ENDS)
         )
+
+
+def _require_plain(file: str) -> None:
+    if "/" in file or "\\" in file or file.startswith(".") or not file:
+        raise RemoteProtocolError(f"'{file[:64]}' is not a plain file name.")

@@ -89,8 +89,14 @@ _COMMON: dict[tuple[SessionState, Event], SessionState] = {
     (_S.FAILED, _E.CLOSE): _S.FAILED,
 }
 TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
-    # a step may still be on its way to a hop whose CLOSE has overtaken it: it is dropped there
-    "hop": _COMMON | {(_S.CLOSING, _E.STEP): _S.CLOSING, (_S.CLOSED, _E.STEP): _S.CLOSED},
+    # what is still on its way to a hop whose CLOSE has overtaken it is dropped there
+    "hop": _COMMON
+    | {
+        (_S.CLOSING, _E.STEP): _S.CLOSING,
+        (_S.CLOSED, _E.STEP): _S.CLOSED,
+        (_S.CLOSING, _E.TRUNCATE): _S.CLOSING,
+        (_S.CLOSED, _E.TRUNCATE): _S.CLOSED,
+    },
     "head": _COMMON
     | {
         (_S.READY, _E.RESULT): _S.READY,

@@ -1,7 +1,8 @@
 """How activations travel: wire dtypes and the sizes they imply. No array library here.
 
-An activation is a row-major (tokens, hidden_size) matrix in the session's wire dtype; its byte
-length follows from the three numbers, so a frame whose payload has another length is malformed.
+An activation is (tokens, hidden_size) in the session's wire dtype, row behind row; its byte length
+follows from the three numbers, so a frame whose payload has another length is malformed. How the
+values of a row become its bytes is in docs/protocol/frames.md and, as code, node/engine/wire.py.
 """
 
 import hashlib
@@ -12,26 +13,46 @@ from typing import assert_never
 from protocol.errors import RemoteProtocolError
 from protocol.limits import HIDDEN_SIZE_MAX, STEP_TOKENS_MAX
 
-__all__ = ["LINK_HASH_START", "TensorHeader", "WireDtype", "extend_link_hash", "payload_hash"]
+__all__ = [
+    "LINK_HASH_START",
+    "SCALE_BLOCK",
+    "SCALE_BYTES",
+    "TensorHeader",
+    "WireDtype",
+    "extend_link_hash",
+    "payload_hash",
+]
 
 LINK_HASH_START = bytes(32)
 """The hash of a link on which nothing has travelled yet."""
 
+SCALE_BLOCK = 32
+"""Values that share one scale in int8b32: 2 bytes in 34, and an outlier spoils only 31 others."""
+
+SCALE_BYTES = 2
+
 
 class WireDtype(StrEnum):
-    """Little-endian element type of activations on the wire; part of the session's identity."""
+    """How activations travel, little-endian; part of the session's identity."""
 
     FP32 = "fp32"
     BF16 = "bf16"
     """The upper 16 bits of an fp32, rounded to nearest even."""
 
-    @property
-    def element_bytes(self) -> int:
+    INT8B32 = "int8b32"
+    """Blocks of 32 values in int8, each with a bf16 scale; a row's last block may be shorter."""
+    INT8B32H = "int8b32h"
+    """int8b32 of the row after an orthonormal Hadamard turn: for models with outlier channels."""
+
+    def row_bytes(self, hidden_size: int) -> int:
+        """Bytes of one row of `hidden_size` values."""
         match self:
             case WireDtype.FP32:
-                return 4
+                return 4 * hidden_size
             case WireDtype.BF16:
-                return 2
+                return 2 * hidden_size
+            case WireDtype.INT8B32 | WireDtype.INT8B32H:
+                return hidden_size + SCALE_BYTES * -(-hidden_size // SCALE_BLOCK)
         assert_never(self)
 
 
@@ -51,7 +72,7 @@ class TensorHeader:
 
     @property
     def size_bytes(self) -> int:
-        return self.tokens * self.hidden_size * self.dtype.element_bytes
+        return self.tokens * self.dtype.row_bytes(self.hidden_size)
 
 
 def payload_hash(payload: bytes | memoryview) -> bytes:

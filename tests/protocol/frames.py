@@ -42,6 +42,7 @@ OPEN = Open(
     capacity_tokens=512,
     sampling=None,
     lease=b"an envelope",
+    prefix=(b"p" * 16, b"q" * 16),
 )
 LAST = Open(
     session_id=SESSION,
@@ -66,21 +67,29 @@ TOKEN_STEP = Step(SESSION, 0, StepKind.VERIFY, 9, 2, 2, None, 0, TOKENS, payload
 RESULT = Result(
     SESSION, 3, StepKind.DECODE, 11, 1, 1, WireDtype.FP32, 8, ROWS, payload_hash(ROWS)
 )  # fmt: skip
+INT8_STEP = Step(
+    SESSION, 0, StepKind.DECODE, 13, 2, 1, WireDtype.INT8B32, 14, ROWS, payload_hash(ROWS)
+)  # fmt: skip
+INT8_RESULT = Result(
+    SESSION, 0, StepKind.VERIFY, 15, 2, 2, WireDtype.INT8B32H, 14, ROWS, payload_hash(ROWS)
+)  # fmt: skip
 METER = Meter(SESSION, 0, 4, 66, Work(180, 18, 1056, 1040), b"i" * 32, b"o" * 32, final=False)
 
 FRAMES: dict[str, Frame] = {
     "open": OPEN,
     "open_last": LAST,
-    "opened": Opened(SESSION, 0, 1, "torch", "direct"),
+    "opened": Opened(SESSION, 0, 1, "torch", "direct", cached_tokens=64),
     "attach": Attach(SESSION, 0, 1),
     "step": STEP,
     "step_tokens": TOKEN_STEP,
     "result": RESULT,
+    "step_int8b32": INT8_STEP,
+    "result_int8b32h": INT8_RESULT,
     "truncate": Truncate(SESSION, 2, 40),
     "meter": METER,
     "receipt": ReceiptFrame(SESSION, b"an envelope"),
     "ack": Ack(SESSION, 3, b"s" * 64),
-    "close": Close(SESSION, 0, 12, cancelled=True),
+    "close": Close(SESSION, 0, 12, cancelled=True, keep=(b"p" * 16,)),
     "error": ErrorFrame(SESSION, ErrorCode.UNPAID, "no receipt came"),
     "error_about": ErrorFrame(SESSION, ErrorCode.PEER_GONE, "the next hop has left", SECOND),
 }

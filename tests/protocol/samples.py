@@ -16,6 +16,7 @@ from protocol.offer import OFFER_LIFETIME_MAX_S, Offer
 from protocol.receipt import Receipt
 from protocol.route import Span
 from protocol.tensor import WireDtype
+from protocol.weights import ItemKind, ReplyStatus, WeightReply, WeightRequest
 
 NOW_S = 1_800_000_000
 MARKET = KeyPair(b"m" * 32)
@@ -128,6 +129,15 @@ MANIFEST = ModelManifest(
 )
 
 RECORDS = (ANNOUNCEMENT, OFFER, LEASE, RECEIPT)
+
+WEIGHT_MESSAGES = {
+    "tensor": WeightRequest(
+        ItemKind.TENSOR, "model.layers.1.mlp.up_proj.weight", 100, 400, digest("manifest")
+    ),
+    "manifest": WeightRequest(ItemKind.MANIFEST, "piecework-tiny", 0, 67_108_864),
+    "ok": WeightReply(ReplyStatus.OK, 400, 100, 400),
+    "busy": WeightReply.refusal(ReplyStatus.BUSY),
+}
 
 # --- strategies
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import RemoteProtocolError
 from protocol.frame import FrameType, Result, Step, decode_frame, encode_frame
-from protocol.limits import CONTROL_BYTES_MAX, FRAME_BYTES_MAX
+from protocol.limits import CONTROL_BYTES_MAX, FRAME_BYTES_MAX, PREFIX_BLOCKS_MAX, RECORD_BYTES_MAX
+from protocol.record import encode_canonical, encode_fields
 from tests.protocol.frames import FRAMES, METER, OPEN, SESSION, STEP
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "frames.json").read_text())
@@ -78,6 +79,40 @@ def test_a_step_out_of_range_is_refused(change):
 def test_an_open_out_of_range_is_refused(change):
     with pytest.raises(RemoteProtocolError):
         dataclasses.replace(OPEN, **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("open", "prefix", [b"p" * 15]),
+        ("open", "prefix", [b"p" * 16, b"q" * 17]),
+        ("open", "prefix", [b"p" * 16] * (PREFIX_BLOCKS_MAX + 1)),
+        ("open", "prefix", [b"p" * 16] * 8),  # as many rows as the session may have
+        ("open", "prefix", ["p" * 16]),
+        ("open", "prefix", None),
+        ("opened", "cached_tokens", 63),
+        ("opened", "cached_tokens", -64),
+        ("opened", "cached_tokens", (PREFIX_BLOCKS_MAX + 1) * 64),
+        ("opened", "cached_tokens", None),
+        ("close", "keep", [b""]),
+        ("close", "keep", [b"p" * 16] * (PREFIX_BLOCKS_MAX + 1)),
+        ("close", "keep", None),
+    ],
+)
+def test_a_prefix_that_is_none_is_refused(name, field, value):
+    fields = encode_fields(FRAMES[name]) | {field: value}
+    if value is None:
+        del fields[field]
+    kind = bytes.fromhex(VECTORS[name])[:1]
+    with pytest.raises(RemoteProtocolError):
+        decode_frame(kind + encode_canonical(fields))
+
+
+def test_the_longest_prefix_fits_a_control_frame_with_the_largest_lease():
+    prefix = tuple(n.to_bytes(16, "big") for n in range(PREFIX_BLOCKS_MAX))
+    lease = bytes(RECORD_BYTES_MAX)
+    frame = dataclasses.replace(OPEN, capacity_tokens=70_000, prefix=prefix, lease=lease)
+    assert decode_frame(encoded(frame)) == frame
 
 
 def test_a_meter_with_a_short_hash_is_refused():

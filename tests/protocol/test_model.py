@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import RemoteProtocolError
 from protocol.limits import LAYERS_MAX
-from protocol.model import ENDS, ModelManifest, TensorEntry
+from protocol.model import ENDS, HeaderEntry, ModelManifest, TensorEntry
 from protocol.record import RECORD_BYTES_MAX
 from protocol.route import Span
 from tests.protocol.samples import MANIFEST, digest
@@ -92,3 +92,19 @@ class TestTensorEntry:
 
     def test_size_is_the_length_of_its_range(self):
         assert TensorEntry("a", ENDS, "f", 5, 9, digest("a")).size_bytes == 4
+
+
+class TestHeaderEntry:
+    HEADER = HeaderEntry("model.safetensors", 100, digest("header"))
+
+    def test_a_manifest_with_headers_survives_the_wire_and_is_another_model(self):
+        manifest = dataclasses.replace(MANIFEST, headers=(self.HEADER,))
+        assert ModelManifest.decode(manifest.encode()) == manifest
+        assert manifest.manifest_hash != MANIFEST.manifest_hash
+
+    @pytest.mark.parametrize(
+        "change", [{"size_bytes": 0}, {"sha256": b"short"}, {"file": "../x"}], ids=str
+    )
+    def test_refuses_headers_of_nothing(self, change):
+        with pytest.raises(RemoteProtocolError):
+            dataclasses.replace(self.HEADER, **change)

@@ -13,6 +13,7 @@ from protocol.frame import Close, Meter, Open, Opened, Result, Step, StepKind, T
 from protocol.head_session import HeadSession
 from protocol.hop_session import HopSession
 from protocol.identity import KeyPair
+from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
 from protocol.route import Hop, Route, Span
 from protocol.session import STEPS_IN_FLIGHT_MAX, SessionState
@@ -27,13 +28,16 @@ HEAD = KeyPair(b"h" * 32).peer_id
 class Ring:
     """A head and its hops; `step` carries one step all the way round."""
 
-    def __init__(self, spans, *, sealed=True, window=None, credit=None, capacity=200):
+    def __init__(
+        self, spans, *, sealed=True, window=None, credit=None, capacity=200, blocks=0, cached=None
+    ):
+        """`blocks` are offered, of which each hop has its entry of `cached`."""
         hops = [Hop(peer, span) for peer, span in zip(PEERS, spans, strict=False)]
         self.route = Route.of("m", spans[-1].end, hops, sealed=sealed)
         self.dtype = WireDtype.BF16
         self.head = HeadSession(
             SESSION, self.route, hidden_size=HIDDEN, wire_dtype=self.dtype,
-            metered=window is not None,
+            metered=window is not None, prefix_blocks=blocks,
         )  # fmt: skip
         self.hops = [
             HopSession(
@@ -44,8 +48,9 @@ class Ring:
         ]  # fmt: skip
         self.meters: deque[tuple[int, Meter]] = deque()
         for index, hop in enumerate(self.hops):
-            hop.ready()
-            self.head.accept_opened(index, Opened(SESSION, 0, index, "fake", "lan"))
+            rows = cached[index] * PREFIX_BLOCK_TOKENS if cached else 0
+            hop.ready(cached_tokens=rows)
+            self.head.accept_opened(index, Opened(SESSION, 0, index, "fake", "lan", rows))
 
     def open(self, index, capacity):
         hops = self.route.hops
@@ -96,8 +101,8 @@ class Ring:
         while self.meters:
             self.head.accept_meter(*self.meters.popleft())
 
-    def close(self, *, cancelled=False):
-        close = self.head.close(cancelled=cancelled)
+    def close(self, *, cancelled=False, keep=()):
+        close = self.head.close(cancelled=cancelled, keep=keep)
         finals = [hop.accept_close(close) for hop in self.hops]
         for index, meter in enumerate(finals):
             if meter:
@@ -304,6 +309,95 @@ def test_close_that_refers_too_far_back_is_refused():
         ring.hops[0].accept_close(Close(SESSION, 0, 1, cancelled=True))
 
 
+def kept(blocks):
+    return tuple(bytes([n]) * 16 for n in range(blocks))
+
+
+def test_the_first_step_begins_behind_what_all_hops_have():
+    ring = Ring(THREE, window=64, credit=64, blocks=2, cached=(2, 2, 2))
+    assert ring.head.align() is None
+    assert ring.head.cached_tokens == ring.head.position == 128
+    ring.step(StepKind.PREFILL, 5, 1)
+    ring.close()
+    due = ring.head.payable()
+    assert {meter.tokens for _, meter in due} == {5}
+    assert due[0][1].work == Work(prefill_token_layers=15, bytes_in=80, bytes_out=80)
+    assert due[0][1].link_out_hash == due[1][1].link_in_hash
+
+
+@pytest.mark.parametrize("cached", [(0, 2, 1), (2, 0, 2), (1, 1, 2), (2, 1, 1)])
+def test_hops_that_have_more_are_brought_to_the_least(cached):
+    ring = Ring(THREE, window=64, credit=64, blocks=2, cached=cached)
+    truncate = ring.head.align()
+    assert truncate.position == min(cached) * PREFIX_BLOCK_TOKENS
+    assert all(hop.accept_truncate(truncate) for hop in ring.hops)
+    ring.step(StepKind.PREFILL, 9, 1)
+    assert {hop.position for hop in ring.hops} == {truncate.position + 9}
+    ring.close()
+    assert {meter.tokens for _, meter in ring.head.payable()} == {9}
+
+
+def test_a_hop_that_has_more_does_not_take_a_step_without_the_truncate():
+    ring = Ring(THREE, blocks=2, cached=(1, 2, 2))
+    step = ring.send(StepKind.PREFILL, 5, 1)
+    assert ring.hops[0].accept_step(step)
+    with pytest.raises(RemoteProtocolError, match="128"):
+        ring.hops[1].accept_step(step)
+
+
+def test_a_hop_that_claims_more_than_was_offered_is_refused():
+    with pytest.raises(RemoteProtocolError, match="not offered"):
+        Ring(THREE, blocks=1, cached=(1, 2, 1))
+
+
+def test_rows_that_were_here_count_towards_the_capacity():
+    ring = Ring(THREE, capacity=66, blocks=1, cached=(1, 1, 1))
+    with pytest.raises(SessionError, match="reserved"):
+        ring.hops[0].accept_step(ring.send(StepKind.PREFILL, 3, 1))
+
+
+def test_rows_that_have_arrived_or_were_here_may_be_kept_and_no_others():
+    ring = Ring(THREE, window=200, credit=200, blocks=1, cached=(1, 1, 1))
+    ring.step(StepKind.PREFILL, 64, 1)
+    ring.carry(ring.send(StepKind.PREFILL, 64, 1))  # its result is lost on the way to the head
+    with pytest.raises(LocalProtocolError, match="arrived"):
+        ring.head.close(cancelled=True, keep=kept(3))
+
+
+def test_rows_that_were_run_and_arrived_are_kept():
+    ring = Ring(THREE, window=200, credit=200, blocks=1, cached=(1, 1, 1))
+    ring.step(StepKind.PREFILL, 64, 1)
+    ring.close(keep=kept(2))
+    assert len(ring.head.payable()) == 3
+
+
+def test_rows_that_were_taken_back_are_not_kept():
+    ring = Ring(THREE)
+    ring.step(StepKind.PREFILL, 70, 1)
+    truncate = ring.head.send_truncate(60)
+    assert ring.hops[0].accept_truncate(truncate)
+    assert ring.head.rows_arrived == 60
+    with pytest.raises(RemoteProtocolError, match="keeps more"):
+        ring.hops[0].accept_close(Close(SESSION, 0, 1, cancelled=False, keep=kept(1)))
+
+
+def test_a_hop_keeps_no_rows_that_it_has_not_run():
+    ring = Ring(THREE, blocks=1, cached=(1, 1, 1))
+    assert ring.hops[0].accept_step(ring.send(StepKind.PREFILL, 64, 1))
+    with pytest.raises(RemoteProtocolError, match="keeps more"):
+        ring.hops[0].accept_close(Close(SESSION, 0, 0, cancelled=True, keep=kept(2)))
+
+
+def test_a_truncate_that_close_has_overtaken_is_dropped():
+    ring = Ring(THREE, blocks=1, cached=(1, 0, 1))
+    truncate = ring.head.align()
+    hop = ring.hops[2]
+    hop.accept_close(ring.head.close(cancelled=True))
+    assert hop.accept_truncate(truncate) is False
+    hop.settled()
+    assert hop.accept_truncate(truncate) is False
+
+
 STEPS = st.lists(
     st.sampled_from([
         (StepKind.PREFILL, 7, 0), (StepKind.PREFILL, 3, 1),
@@ -313,13 +407,18 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@given(STEPS, st.integers(1, 9), st.integers(1, 3), st.booleans())
-def test_receipts_always_add_up_to_all_work(steps, window, hop_count, sealed):
+@given(
+    STEPS, st.integers(1, 9), st.integers(1, 3), st.booleans(),
+    st.tuples(*[st.integers(0, 1)] * 3),
+)  # fmt: skip
+def test_receipts_always_add_up_to_all_work(steps, window, hop_count, sealed, cached):
     cuts = [0, *sorted({2, 5})[: hop_count - 1], 8]
     ring = Ring(
         [Span(a, b) for a, b in itertools.pairwise(cuts)],
-        sealed=sealed, window=window, credit=10_000,
+        sealed=sealed, window=window, credit=10_000, blocks=1, cached=cached,
     )  # fmt: skip
+    if truncate := ring.head.align():
+        assert all(hop.accept_truncate(truncate) for hop in ring.hops)
     paid: dict[int, Meter] = {}
     for step in steps:
         ring.step(*step)

@@ -25,6 +25,10 @@ class TestTensorHeader:
             full = TensorHeader(tokens, hidden_size, WireDtype.FP32)
             half = TensorHeader(tokens, hidden_size, WireDtype.BF16)
             assert full.size_bytes == 2 * half.size_bytes == 4 * tokens * hidden_size
+            blocks = -(-hidden_size // 32)
+            for dtype in (WireDtype.INT8B32, WireDtype.INT8B32H):
+                size_bytes = TensorHeader(tokens, hidden_size, dtype).size_bytes
+                assert size_bytes == tokens * (hidden_size + 2 * blocks)
         else:
             with pytest.raises(RemoteProtocolError):
                 TensorHeader(tokens, hidden_size, WireDtype.FP32)

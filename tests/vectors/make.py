@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from node.engine.wire import Rows, decode, encode
 from protocol.envelope import Record, seal
 from protocol.frame import encode_frame
 from protocol.lease import Lease
@@ -14,7 +17,7 @@ from protocol.money import amount_nanos, with_fee_nanos
 from protocol.receipt import cosign
 from protocol.record import encode_canonical, encode_fields
 from protocol.request import sign_request
-from protocol.tensor import LINK_HASH_START, extend_link_hash, payload_hash
+from protocol.tensor import LINK_HASH_START, WireDtype, extend_link_hash, payload_hash
 from tests.protocol.frames import FRAMES
 from tests.protocol.samples import (
     HEAD,
@@ -27,6 +30,7 @@ from tests.protocol.samples import (
     RATES,
     RECEIPT,
     RECORDS,
+    WEIGHT_MESSAGES,
     WORK,
 )
 
@@ -95,6 +99,31 @@ def frames() -> dict[str, str]:
     return {name: b"".join(encode_frame(frame)).hex() for name, frame in FRAMES.items()}
 
 
+def wire() -> list[dict[str, Any]]:
+    """Rows as float32 bytes, and what each wire dtype makes of them, there and back."""
+    random = np.random.default_rng(7)
+    ordinary = random.standard_normal((2, 48)).astype(np.float32)
+    outliers = random.standard_normal((1, 96)).astype(np.float32)
+    outliers[:, [7, 70]] += np.array([40, -25], np.float32)
+    extremes = np.resize(np.array([1e30, -3e-9, 0, 1e-40, 2.5, -0.5], np.float32), (1, 65))
+    cases = {"ordinary": ordinary, "outliers": outliers, "extremes": extremes}
+    return [{"name": name, **_travel(rows)} for name, rows in cases.items()]
+
+
+def _travel(rows: Rows) -> dict[str, Any]:
+    hidden_size = rows.shape[1]
+    made: dict[str, Any] = {"hidden_size": hidden_size, "rows": rows.tobytes().hex()}
+    for dtype in WireDtype:
+        array = encode(rows, dtype)
+        made[dtype] = array.tobytes().hex()
+        made[f"{dtype} decoded"] = decode(array, dtype, hidden_size).tobytes().hex()
+    return made
+
+
+def weights() -> dict[str, str]:
+    return {name: message.encode().hex() for name, message in WEIGHT_MESSAGES.items()}
+
+
 def requests() -> dict[str, Any]:
     """One signed request; its nonce was drawn when the vector was first made and is kept."""
     path = FOLDER / "requests.json"
@@ -106,7 +135,7 @@ def requests() -> dict[str, Any]:
 
 
 def main() -> None:
-    for make in (identities, records, settlement, manifest, links, frames, requests):
+    for make in (identities, records, settlement, manifest, links, frames, wire, requests, weights):
         path = FOLDER / f"{make.__name__}.json"
         path.write_text(json.dumps(make(), indent=2) + "\n")
 
