@@ -2,9 +2,11 @@
 
 A model is a directory in the Hugging Face layout. Its manifest lists every tensor with file, range
 and SHA-256; reading all weights for it takes minutes for a large model, so manifests are kept in a
-cache directory under a key made of the files' names, sizes and times.
+cache directory under a key made of the files' names, sizes and times. A pulled part or a shard
+carries its manifest with it (node/engine/holdings.py).
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -12,16 +14,35 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from node.engine.errors import ModelNotFound, ModelUnsupported, WeightsCorrupt
-from node.engine.weights import INDEX_NAME, StoredTensor, layer_of, read_config, read_tensors
+from node.engine.digests import hash_file, hash_range
+from node.engine.errors import ModelNotFound, ModelUnsupported, ShardMismatch, WeightsCorrupt
+from node.engine.holdings import read_journal, read_manifest
+from node.engine.weights import (
+    INDEX_NAME,
+    StoredTensor,
+    layer_of,
+    read_config,
+    read_header,
+    read_tensors,
+)
 from protocol.errors import RemoteProtocolError
-from protocol.model import ENDS, ModelManifest, TensorEntry
-from protocol.route import Span
+from protocol.model import HeaderEntry, ModelManifest, TensorEntry
 
-__all__ = ["TINY_MODEL", "build_manifest", "layer_bytes", "resolve_model", "verify_span"]
+__all__ = [
+    "DTYPE_NAMES",
+    "MODEL_NAME",
+    "TINY_MODEL",
+    "build_manifest",
+    "is_resale_allowed",
+    "list_models",
+    "load_manifest",
+    "make_manifest",
+    "read_licence",
+    "resolve_model",
+]
 
 TINY_MODEL = "piecework/tiny"
 """The small trained model that comes with the package."""
@@ -29,12 +50,13 @@ TINY_MODEL = "piecework/tiny"
 UNKNOWN_LICENCE = "unknown"
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_CHUNK_BYTES = 4 * 1024 * 1024
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+"""`org/name`, as a hub spells it; no part can lead out of the models directory."""
+
 _LISTED_MAX = 8
 _FRONT_MATTER_BYTES_MAX = 64 * 1024
-_CACHE_VERSION = 1
-_DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_CACHE_VERSION = 2
+DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 _RESALE_ALLOWED = re.compile(
     r"apache-2\.0|mit|isc|bsd(-[0-9]-clause(-clear)?)?|llama3(\.[0-9])?|cc0-1\.0|cc-by-[0-9]\.[0-9]"
@@ -54,15 +76,24 @@ def resolve_model(reference: str, *, models_directory: Path | None) -> Path:
         return Path(reference)
     if reference == TINY_MODEL and (_ASSETS / "piecework-tiny" / "config.json").is_file():
         return _ASSETS / "piecework-tiny"
-    if models_directory is not None and _REFERENCE.fullmatch(reference):
+    if models_directory is not None and MODEL_NAME.fullmatch(reference):
         directory = models_directory / reference
         if (directory / "config.json").is_file():
             return directory
-    here = [TINY_MODEL, *_list_models(models_directory)]
+    here = [TINY_MODEL, *list_models(models_directory)]
     more = f" and {len(here) - _LISTED_MAX} more" if len(here) > _LISTED_MAX else ""
     raise ModelNotFound(
         f"There is no model '{reference[:128]}' on this machine.",
         hint=f"Here are {', '.join(here[:_LISTED_MAX])}{more}; or give a directory's path.",
+    )
+
+
+def load_manifest(
+    directory: Path, name: str, *, cache_directory: Path | None = None
+) -> ModelManifest:
+    """The manifest that lies in the directory, else one built from the whole model."""
+    return read_manifest(directory) or build_manifest(
+        directory, name, cache_directory=cache_directory
     )
 
 
@@ -72,66 +103,59 @@ def build_manifest(
     """The manifest of a whole model; reads every weight unless the cache knows the files.
 
     `name` is part of the manifest and so of its hash; the directory's own name where left out.
-    Raises ModelNotFound, ModelUnsupported or ShardMismatch.
+    Raises ModelNotFound, ModelUnsupported or ShardMismatch, the last also for a pulled part: the
+    holes in its files have no hash.
     """
     name = name or directory.resolve().name
-    tensors = read_tensors(directory)
+    tensors = _whole_tensors(directory, name)
     cached = None
     if cache_directory is not None:
         cached = cache_directory / f"{_cache_key(directory, name, tensors)}.manifest"
         if (manifest := _read_cached(cached)) is not None:
             return manifest
-    manifest = _hash_model(directory, name, tensors)
+    manifest = make_manifest(directory, name, tensors, lambda tensor: _digest(directory, tensor))
     if cached is not None:
         _write_atomically(cached, manifest.encode())
     return manifest
 
 
-def verify_span(manifest: ModelManifest, directory: Path, span: Span, ends: bool) -> None:
-    """Read a shard's tensors and compare them with the manifest, and the files that go with them.
-
-    `ends` adds embedding, final norm, LM head and the tokenizer. Raises WeightsCorrupt, which
-    names the tensor.
-    """
-    _verify_file(directory / "config.json", manifest.config_sha256)
-    if ends:
-        _verify_file(directory / "tokenizer.json", manifest.tokenizer_sha256)
-    for tensor in manifest.tensors:
-        if span.start <= tensor.layer < span.end or (ends and tensor.layer == ENDS):
-            digest = _hash_range(directory / tensor.file, tensor.start, tensor.end)
-            if digest != tensor.sha256:
-                raise WeightsCorrupt(
-                    f"Tensor '{tensor.name}' in '{tensor.file}' is not the manifest's.",
-                    hint="Fetch the file again.",
-                )
-
-
-def layer_bytes(manifest: ModelManifest) -> tuple[int, ...]:
-    """Stored bytes of each layer, from layer 0."""
-    sizes = Counter[int]()
-    for tensor in manifest.tensors:
-        sizes[tensor.layer] += tensor.size_bytes
-    return tuple(sizes[layer] for layer in range(manifest.layers))
-
-
-def _list_models(models_directory: Path | None) -> list[str]:
+def list_models(models_directory: Path | None) -> list[str]:
+    """The names of the models in a models directory, whole or in part."""
     if models_directory is None or not models_directory.is_dir():
         return []
     configs = models_directory.glob("*/*/config.json")
-    return sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in configs)
+    names = {f"{path.parent.parent.name}/{path.parent.name}" for path in configs}
+    return sorted(name for name in names if MODEL_NAME.fullmatch(name))
 
 
-def _hash_model(directory: Path, name: str, tensors: Iterable[StoredTensor]) -> ModelManifest:
+def _whole_tensors(directory: Path, name: str) -> list[StoredTensor]:
+    journal = read_journal(directory)
+    if journal is None:
+        return read_tensors(directory)
+    with contextlib.suppress(ModelNotFound, ShardMismatch):
+        tensors = read_tensors(directory)
+        if all(tensor.name in journal for tensor in tensors):
+            return tensors
+    raise ShardMismatch(
+        f"Only a part of {name} is here, and no manifest says what it should be.",
+        hint=f"Fetch it whole: piecework models pull {name}",
+    )
+
+
+def make_manifest(
+    directory: Path,
+    name: str,
+    tensors: Iterable[StoredTensor],
+    digest_of: Callable[[StoredTensor], bytes],
+) -> ModelManifest:
+    """A manifest from a whole model's files, with each tensor's SHA-256 as `digest_of` knows it."""
     config = read_config(directory)
-    licence = _read_licence(directory)
+    licence = read_licence(directory)
     entries = []
     dtype_bytes = Counter[str]()
     for tensor in tensors:
-        digest = _hash_range(directory / tensor.file, tensor.start, tensor.end)
-        if digest is None:
-            raise WeightsCorrupt(f"'{tensor.file}' changed while it was read.")
         place = (tensor.file, tensor.start, tensor.end)
-        entries.append(TensorEntry(tensor.name, layer_of(tensor.name), *place, digest))
+        entries.append(TensorEntry(tensor.name, layer_of(tensor.name), *place, digest_of(tensor)))
         dtype_bytes[tensor.dtype] += tensor.end - tensor.start
     ((stored_dtype, _),) = dtype_bytes.most_common(1) or [("none", 0)]
     return ModelManifest(
@@ -141,13 +165,27 @@ def _hash_model(directory: Path, name: str, tensors: Iterable[StoredTensor]) -> 
         hidden_size=_count(config, "hidden_size"),
         vocabulary_size=_count(config, "vocab_size"),
         context_tokens=_count(config, "max_position_embeddings"),
-        dtype=_DTYPE_NAMES.get(stored_dtype, stored_dtype.lower()),
+        dtype=DTYPE_NAMES.get(stored_dtype, stored_dtype.lower()),
         licence=licence,
-        resale_allowed=_RESALE_ALLOWED.fullmatch(licence) is not None,
-        config_sha256=_hash_file(directory / "config.json"),
-        tokenizer_sha256=_hash_file(directory / "tokenizer.json"),
+        resale_allowed=is_resale_allowed(licence),
+        config_sha256=hash_file(directory / "config.json"),
+        tokenizer_sha256=hash_file(directory / "tokenizer.json"),
         tensors=tuple(entries),
+        headers=tuple(_headers(directory, {entry.file for entry in entries})),
     )
+
+
+def _headers(directory: Path, files: Iterable[str]) -> Iterable[HeaderEntry]:
+    for file in sorted(files):
+        header = read_header(directory, file)
+        yield HeaderEntry(file, len(header), hashlib.sha256(header).digest())
+
+
+def _digest(directory: Path, tensor: StoredTensor) -> bytes:
+    digest = hash_range(directory / tensor.file, tensor.start, tensor.end)
+    if digest is None:
+        raise WeightsCorrupt(f"'{tensor.file}' changed while it was read.")
+    return digest
 
 
 def _count(config: dict[str, object], field: str) -> int:
@@ -164,7 +202,12 @@ def _text(config: dict[str, object], field: str) -> str:
     return value
 
 
-def _read_licence(directory: Path) -> str:
+def is_resale_allowed(licence: str) -> bool:
+    """Whether a model of that licence may be sold in a pool."""
+    return _RESALE_ALLOWED.fullmatch(licence) is not None
+
+
+def read_licence(directory: Path) -> str:
     """The `license:` line of a front matter (between `---` lines), in lower case."""
     for name in ("README.md", "LICENSE", "LICENSE.md"):
         path = directory / name
@@ -177,39 +220,6 @@ def _read_licence(directory: Path) -> str:
         if found:
             return found[1].strip("\"'").lower() or UNKNOWN_LICENCE
     return UNKNOWN_LICENCE
-
-
-def _hash_file(path: Path) -> bytes:
-    if not path.is_file():
-        raise ModelNotFound(f"'{path.parent}' holds no {path.name}.")
-    digest = _hash_range(path, 0, path.stat().st_size)
-    if digest is None:
-        raise WeightsCorrupt(f"'{path}' changed while it was read.")
-    return digest
-
-
-def _hash_range(path: Path, start: int, end: int) -> bytes | None:
-    """SHA-256 of a file's bytes [start, end), or None where the file has not so many."""
-    digest = hashlib.sha256()
-    left = end - start
-    buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(left, 1))))
-    try:
-        with path.open("rb") as stream:
-            stream.seek(start)
-            while left:
-                count = stream.readinto(buffer[: min(left, len(buffer))])
-                if not count:
-                    return None
-                digest.update(buffer[:count])
-                left -= count
-    except FileNotFoundError:
-        return None
-    return digest.digest()
-
-
-def _verify_file(path: Path, sha256: bytes) -> None:
-    if not path.is_file() or _hash_range(path, 0, path.stat().st_size) != sha256:
-        raise WeightsCorrupt(f"'{path.name}' is not the manifest's.", hint="Fetch it again.")
 
 
 def _cache_key(directory: Path, name: str, tensors: Iterable[StoredTensor]) -> str:
