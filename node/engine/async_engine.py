@@ -31,10 +31,11 @@ class AsyncEngine(Protocol):
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None: ...
+        prefix: Sequence[bytes] = (),
+    ) -> int: ...
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]: ...
     async def truncate(self, sequence_id: int, position: int) -> None: ...
-    async def close(self, sequence_id: int) -> None: ...
+    async def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None: ...
     async def statistics(self) -> EngineStatistics: ...
     async def restart(self) -> None: ...
     async def stop(self) -> None: ...
@@ -61,9 +62,14 @@ class LocalEngine:
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
-        self._alive().open(
-            sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
+        prefix: Sequence[bytes] = (),
+    ) -> int:
+        return self._alive().open(
+            sequence_id,
+            capacity_tokens=capacity_tokens,
+            sampling=sampling,
+            span=span,
+            prefix=prefix,
         )
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
@@ -73,8 +79,8 @@ class LocalEngine:
     async def truncate(self, sequence_id: int, position: int) -> None:
         self._alive().truncate(sequence_id, position)
 
-    async def close(self, sequence_id: int) -> None:
-        self._alive().close(sequence_id)
+    async def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
+        self._alive().close(sequence_id, keep=keep)
 
     async def statistics(self) -> EngineStatistics:
         return self._alive().statistics()

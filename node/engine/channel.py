@@ -95,7 +95,7 @@ class Channel:
 
 def _area_bytes(hidden_size: int) -> int:
     # Every item has at least one row, so rounding each row up covers the gaps between items.
-    # Token ids and bf16 rows are no larger than an fp32 row.
+    # Token ids and rows of any other wire dtype are no larger than an fp32 row.
     return BATCH_ROWS_MAX * _aligned(hidden_size * 4)
 
 

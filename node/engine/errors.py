@@ -6,6 +6,7 @@ EngineError
 ├─ ShardMismatch        weights missing, or the span does not fit the model
 ├─ WeightsCorrupt       a tensor's hash differs from the manifest
 ├─ OutOfKV              the KV budget cannot hold the sequence; nothing was opened
+├─ OutOfMemory          the machine has none left for this batch; the engine goes on without it
 ├─ StepInvalid          one item of a batch was refused; the others ran
 ├─ StepCancelled        the sequence was closed or truncated before the step ran
 ├─ QueueFull            more work waits than may; another hop may have room
@@ -22,6 +23,7 @@ __all__ = [
     "ModelNotFound",
     "ModelUnsupported",
     "OutOfKV",
+    "OutOfMemory",
     "QueueFull",
     "ShardMismatch",
     "StepCancelled",
@@ -48,6 +50,11 @@ class WeightsCorrupt(EngineError):
 
 class OutOfKV(EngineError):
     """The KV budget cannot hold the sequence; nothing was opened."""
+
+
+class OutOfMemory(EngineError):
+    """Memory ran out in a call; its rows are undone, and the engine goes on. On the wire:
+    NO_CAPACITY, as the same step may fit elsewhere."""
 
 
 class StepInvalid(EngineError):

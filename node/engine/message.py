@@ -26,6 +26,7 @@ from node.engine.base import (
     StepItem,
     StepResult,
     wire_array_dtype,
+    wire_array_shape,
 )
 from node.engine.channel import Area
 from protocol.errors import EngineError, LocalProtocolError
@@ -119,6 +120,7 @@ def encode_spec(spec: ShardSpec) -> dict[str, object]:
         "kv_tokens": spec.kv_tokens,
         "threads": spec.threads,
         "spare_bytes": spec.spare_bytes,
+        "device": spec.device,
     }
 
 
@@ -134,12 +136,15 @@ def decode_spec(fields: dict[str, Any]) -> ShardSpec:
 def encode_statistics(statistics: EngineStatistics) -> list[int]:
     s = statistics
     busy_ns = round(s.busy_s * 1e9)
-    return [s.sequences, s.kv_tokens_reserved, s.kv_tokens_max, s.steps, s.rows, busy_ns]
+    return [
+        s.sequences, s.kv_tokens_reserved, s.kv_tokens_max, s.steps, s.rows, busy_ns,
+        s.kv_tokens_cached, s.reused_tokens,
+    ]  # fmt: skip
 
 
 def decode_statistics(fields: list[int]) -> EngineStatistics:
-    sequences, reserved, kv_max, steps, rows, busy_ns = fields
-    return EngineStatistics(sequences, reserved, kv_max, steps, rows, busy_ns / 1e9)
+    sequences, reserved, kv_max, steps, rows, busy_ns, cached, reused = fields
+    return EngineStatistics(sequences, reserved, kv_max, steps, rows, busy_ns / 1e9, cached, reused)
 
 
 def encode_items(batch: Sequence[StepItem]) -> bytes:
@@ -162,9 +167,7 @@ def decode_items(data: bytes, hidden_size: int, area: Area) -> list[StepItem]:
     """The items, their arrays being views of the input area."""
     entries = list(_ITEM.iter_unpack(data))
     shapes: list[tuple[tuple[int, ...], npt.DTypeLike]] = [
-        ((count,), np.int32)
-        if is_tokens
-        else ((count, hidden_size), wire_array_dtype(_WIRE_DTYPES[wire]))
+        ((count,), np.int32) if is_tokens else _wire_array(count, hidden_size, _WIRE_DTYPES[wire])
         for _, _, count, _, _, wire, is_tokens in entries
     ]
     return [
@@ -188,7 +191,13 @@ def result_shape(item: StepItem, hidden_size: int) -> tuple[tuple[int, ...], npt
     """Shape and dtype of what an item yields."""
     if item.output is Output.TOKENS:
         return (item.wanted,), np.int32
-    return (item.wanted, hidden_size), wire_array_dtype(item.wire_dtype)
+    return _wire_array(item.wanted, hidden_size, item.wire_dtype)
+
+
+def _wire_array(
+    count: int, hidden_size: int, dtype: WireDtype
+) -> tuple[tuple[int, ...], npt.DTypeLike]:
+    return wire_array_shape(count, hidden_size, dtype), wire_array_dtype(dtype)
 
 
 def result_arrays(

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from node.engine.channel import Channel
 from node.engine.errors import EngineDied, QueueFull
+from node.engine.memory import MEMORY_HINT
 from node.engine.message import (
     LENGTH,
     MESSAGE_BYTES_MAX,
@@ -36,6 +37,9 @@ PENDING_MAX = 4096
 
 EXIT_WAIT_S = 5.0
 """From the socket's end to the process's: freeing tens of GiB of weights takes a second or two."""
+
+KERNELS_MAX = "128"
+"""Compiled matrix products of one engine process: those of 25 different batch sizes."""
 
 EXIT_POLL_S = 0.005
 """How often the exit status is asked for in that time."""
@@ -70,6 +74,7 @@ class WorkerProcess(asyncio.Protocol):
         self._ids = itertools.count()
         self._received = bytearray()
         self._reason = ""
+        self._is_killed_by_us = False
         self._burial: asyncio.Task[None] | None = None
 
     @classmethod
@@ -125,17 +130,22 @@ class WorkerProcess(asyncio.Protocol):
         """SIGKILL. The rest follows as for any other death."""
         self._reason = self._reason or reason
         if self._process.poll() is None:
+            self._is_killed_by_us = True
             self._process.kill()
 
     def failure(self) -> EngineDied:
         """How the process ended; to be asked once it is gone."""
         code = self._process.returncode
         end = f"exited with status {code}"
+        hint = "Its sequences are lost."
         if code < 0:
             end = f"was killed by {_signal_name(-code)}"
+        if code == -signal.SIGKILL and not self._is_killed_by_us:
+            # The kernel says nobody else why, and hardly anyone else kills that way.
+            end += ", perhaps for want of memory"
+            hint += f" {MEMORY_HINT}"
         reason = f": {self._reason}" if self._reason else ""
-        message = f"The engine's process {self.pid} {end}{reason}."
-        return EngineDied(message, hint="Its sequences are lost.")
+        return EngineDied(f"The engine's process {self.pid} {end}{reason}.", hint=hint)
 
     async def wait_gone(self) -> None:
         """Until the process is reaped and its memory let go; follows a kill or a STOP."""
@@ -209,6 +219,10 @@ def _start_child(
         "HF_HUB_OFFLINE": "1",
         # Large pages for weights: fewer misses, measured 11 to 18 % of a batch-1 step.
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        # Kernels are made per count of rows and kept, 1024 of them if nobody says otherwise: each
+        # takes about 400 KB, and a step that finds none makes about five.
+        "LRU_CACHE_CAPACITY": KERNELS_MAX,
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": KERNELS_MAX,
     }
     descriptors = (socket_descriptor, memory_descriptor)
     path = os.pathsep.join(sys.path)

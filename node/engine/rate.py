@@ -1,12 +1,41 @@
-"""A rate of events that forgets: exponentially weighted, two numbers of state."""
+"""Figures of late: a rate of events that forgets, and the last few values of something."""
 
 import math
+from collections import deque
+from collections.abc import Iterable
 
-__all__ = ["Rate"]
+__all__ = ["Rate", "Recent"]
+
+
+VALUES_MAX = 256
+"""Values kept: enough for a 95th percentile, and sorted in some 20 microseconds when asked."""
+
+
+class Recent:
+    """The last VALUES_MAX values that were added."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=VALUES_MAX)
+
+    def add(self, value: float) -> None:
+        self._values.append(value)
+
+    def extend(self, values: Iterable[float]) -> None:
+        self._values.extend(values)
+
+    def mean(self) -> float:
+        """0 before the first value."""
+        return sum(self._values) / len(self._values) if self._values else 0.0
+
+    def quantile(self, share: float) -> float:
+        """The smallest value that `share` (0 to 1) of them do not exceed; 0 before the first."""
+        if not self._values:
+            return 0.0
+        return sorted(self._values)[max(math.ceil(share * len(self._values)) - 1, 0)]
 
 
 class Rate:
-    """Events per second over about the last `window_s`; `now` is the caller's clock."""
+    """Events per second over about the last `window_s`: exponentially weighted, `now` is given."""
 
     def __init__(self, window_s: float, now: float) -> None:
         self._window_s = window_s

@@ -1,8 +1,9 @@
 """EngineRunner: the async front of one engine, shared by every session of the node.
 
 One task turns the queue into batches: between two batches it runs the truncates and closes that
-came in, so those are ordered after the step in flight and before whatever is submitted next. When
-the engine's process dies, everything waiting fails, and the process is started again.
+came in, so those are ordered after the step in flight and before whatever is submitted next. A long
+step may run in parts over several batches; its caller sees one step, which runs or fails whole.
+When the engine's process dies, everything waiting fails, and the process is started again.
 """
 
 import asyncio
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 
 from node.engine.async_engine import AsyncEngine
 from node.engine.base import EngineInfo, EngineStatistics, StepItem, StepResult
+from node.engine.batches import Batches
 from node.engine.errors import EngineDied, StepCancelled
-from node.engine.rate import Rate
 from node.engine.restarts import RestartBudget, RestartLimits
-from node.engine.scheduler import Scheduled, Scheduler
+from node.engine.scheduler import Scheduler
+from node.engine.validation import find_shape_fault
 from node.engine.waiting import Waiters, as_engine_error, copy_error, run_controls
 from protocol.errors import EngineError
 from protocol.route import Span
@@ -26,9 +28,6 @@ __all__ = ["EngineRunner", "RunnerStatistics"]
 
 DRAIN_TIMEOUT_S = 10.0
 """How long stop() lets queued steps run: a full queue is about eight batches."""
-
-RATE_WINDOW_S = 10.0
-"""Time constant of the reported rows per second."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +40,11 @@ class RunnerStatistics:
     rows_per_s: float
     """Rows (tokens through this shard), over about the last ten seconds."""
     restarts: int
+    queue_wait_p50_s: float
+    """From a step's submission to its first batch, of the last 256 steps."""
+    queue_wait_p95_s: float
+    batch_rows_mean: float
+    """Of the last 256 batches."""
 
 
 class EngineRunner:
@@ -67,7 +71,7 @@ class EngineRunner:
         """Why no work is taken now; None while running."""
         self._stopping = asyncio.Event()
         self._restart_count = 0
-        self._rate = Rate(RATE_WINDOW_S, clock())
+        self._batches = Batches(engine, self._scheduler, self._waiters, clock)
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -82,12 +86,14 @@ class EngineRunner:
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
         self._admit()
-        await self._engine.open(
-            sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
-        )
+        return await self._engine.open(
+            sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span,
+            prefix=prefix,
+        )  # fmt: skip
 
     async def submit(self, item: StepItem, *, lease_key: bytes | None = None) -> StepResult:
         """Queue a step and wait for its result.
@@ -99,6 +105,10 @@ class EngineRunner:
         or truncate the sequence for that.
         """
         self._admit()
+        if item.count > self._scheduler.limits.short_rows_max and (
+            fault := find_shape_fault(item, self.info.hidden_size)
+        ):
+            raise fault  # of arrays cut into parts, the engine could no longer tell
         if lease_key is None:
             lease_key = b"sequence %d" % item.sequence_id
         scheduled = self._scheduler.add(item, lease_key, self._clock())
@@ -106,11 +116,16 @@ class EngineRunner:
         return await self._waiters.add_step(scheduled.ticket)
 
     async def truncate(self, sequence_id: int, position: int) -> None:
-        """As Engine.truncate, after the step in flight; the sequence's queued steps are void."""
-        self._admit()
-        await self._control(sequence_id, lambda: self._engine.truncate(sequence_id, position))
+        """As Engine.truncate, after the step in flight; the sequence's queued steps are void.
 
-    async def close(self, sequence_id: int) -> None:
+        So is one of which a part has run: first the sequence is what it was before it.
+        """
+        self._admit()
+        if begun := self._cancel(sequence_id):
+            self._waiters.add_control(lambda: self._engine.truncate(sequence_id, begun.position))
+        await self._control(lambda: self._engine.truncate(sequence_id, position))
+
+    async def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
         """As Engine.close, after the step in flight; the sequence's queued steps are void.
 
         Never fails for an engine that is gone: the sequence went with it.
@@ -118,8 +133,10 @@ class EngineRunner:
         if self._refusal is not None:
             return
         self._admit()
+        self._cancel(sequence_id)
+        self._scheduler.forget(sequence_id)
         try:
-            await self._control(sequence_id, lambda: self._engine.close(sequence_id))
+            await self._control(lambda: self._engine.close(sequence_id, keep=keep))
         except EngineDied:
             return
 
@@ -129,8 +146,11 @@ class EngineRunner:
             engine=await self._engine.statistics(),
             queued_items=self._scheduler.queued_items,
             queued_rows=self._scheduler.queued_rows,
-            rows_per_s=self._rate.per_s(self._clock()),
+            rows_per_s=self._batches.rate.per_s(self._clock()),
             restarts=self._restart_count,
+            queue_wait_p50_s=self._batches.waits_s.quantile(0.5),
+            queue_wait_p95_s=self._batches.waits_s.quantile(0.95),
+            batch_rows_mean=self._batches.rows.mean(),
         )
 
     async def stop(self, *, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> None:
@@ -163,11 +183,16 @@ class EngineRunner:
             self._refusal = as_engine_error(error)
             self._fail_all(self._refusal)
 
-    async def _control(self, sequence_id: int, run: Callable[[], Awaitable[None]]) -> None:
-        for scheduled in self._scheduler.discard(sequence_id):
+    def _cancel(self, sequence_id: int) -> StepItem | None:
+        """Void what a sequence has queued; gives the step of it that had begun, if one had."""
+        left = self._scheduler.discard(sequence_id)
+        for part in left:
             self._waiters.settle(
-                scheduled.ticket, StepCancelled("Its sequence was closed or truncated.")
+                part.scheduled.ticket, StepCancelled("Its sequence was closed or truncated.")
             )
+        return left[0].scheduled.item if left and left[0].first_row else None
+
+    async def _control(self, run: Callable[[], Awaitable[None]]) -> None:
         self._wake.set()
         await self._waiters.add_control(run)
 
@@ -179,8 +204,8 @@ class EngineRunner:
                     await self._engine.statistics()  # raises, and says how it died
                 if controls := self._waiters.take_controls():
                     await run_controls(controls)
-                if batch := self._scheduler.next_batch():
-                    await self._run_batch(batch)
+                if batch := self._scheduler.next_batch(self._clock()):
+                    await self._batches.run(batch)
             except EngineDied as death:
                 if not await self._recover(death):
                     return
@@ -189,20 +214,6 @@ class EngineRunner:
                 if self._stopping.is_set():
                     return
                 await self._wake.wait()
-
-    async def _run_batch(self, batch: Sequence[Scheduled]) -> None:
-        try:
-            results = await self._engine.step([scheduled.item for scheduled in batch])
-        except Exception as error:  # the task must outlive any one batch
-            failure = as_engine_error(error)
-            for scheduled in batch:
-                self._waiters.settle(scheduled.ticket, copy_error(failure))
-            if isinstance(error, EngineDied):
-                raise
-            return
-        for scheduled, result in zip(batch, results, strict=True):
-            self._waiters.settle(scheduled.ticket, result)
-        self._rate.add(sum(scheduled.item.count for scheduled in batch), self._clock())
 
     async def _recover(self, death: EngineDied) -> bool:
         """Fail what waits, then start the engine again; False when it may not be tried again."""
@@ -247,8 +258,8 @@ class EngineRunner:
         self._wake.set()
 
     def _fail_queued(self, error: EngineError) -> None:
-        for scheduled in self._scheduler.discard_all():
-            self._waiters.settle(scheduled.ticket, copy_error(error))
+        for part in self._scheduler.discard_all():
+            self._waiters.settle(part.scheduled.ticket, copy_error(error))
 
     def _fail_all(self, error: EngineError) -> None:
         self._fail_queued(error)

@@ -1,23 +1,28 @@
 """What the engine runs next: a pure queue policy over steps of many sequences.
 
-Steps of few rows (decodes, verifies) go before long ones (prefill chunks): one chunk costs every
-other session its turn. Prefill earns rows of credit with each batch it waits, and runs when its
-credit covers it; so both kinds always move, at a bounded ratio. Within a kind, leases take turns,
-and within a lease its sequences do; within a sequence the order is that of arrival.
+Steps of few rows (decodes, verifies) run in the next batch. Long ones (prefill chunks) are handed
+out in parts: while somebody decodes, so many rows that a batch takes about one decode step longer
+(how many that are is learned from the batches' durations); while nobody does, whole. Within a
+kind, leases take turns and are given equal rows, and within a lease its sequences take turns;
+within a sequence the order is that of arrival.
 
-No I/O, no clock and no arrays here: `now` is an argument, and items are only counted.
+No I/O, no clock and no arrays here: `now` and durations are arguments, and rows are only counted.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node.engine.base import StepItem
 from node.engine.channel import BATCH_ROWS_MAX
 from node.engine.errors import QueueFull
+from node.engine.prefill_share import DECODE_STALL_MAX_S, PREFILL_ROWS_MIN, PrefillShare
+from node.engine.turns import Turns
 from protocol.errors import LocalProtocolError
 from protocol.limits import STEP_TOKENS_MAX
 
-__all__ = ["Scheduled", "Scheduler", "SchedulerLimits"]
+__all__ = ["Part", "Scheduled", "Scheduler", "SchedulerLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,6 @@ class SchedulerLimits:
     short_rows_max: int = 16
     """An item of up to this many rows goes with the decodes: on a CPU 16 rows cost 1.14 of one."""
 
-    prefill_rows_per_batch: int = 256
-    """Credit prefill earns a batch while short items wait too: a chunk's usual size."""
-
     queue_items_max: int = 1024
     """Waiting in all; about what a thousand sessions of one step each would bring."""
 
@@ -43,11 +45,14 @@ class SchedulerLimits:
     lease_rows_max: int = 16_384
     """Waiting of one lease, so that a flood from one leaves room for the others."""
 
+    decode_stall_max_s: float = DECODE_STALL_MAX_S
+    """What prefill may add to a decode step, see PrefillShare."""
+
     def __post_init__(self) -> None:
-        # Otherwise the longest legal step could never run beside a short one.
+        # Otherwise a whole prefill step would leave the short ones no room beside it.
         if self.batch_rows_max < STEP_TOKENS_MAX + self.short_rows_max:
             raise LocalProtocolError("A batch must hold the longest step and a short one.")
-        if self.prefill_rows_per_batch < 1 or self.short_rows_max < 1:
+        if self.short_rows_max < 1 or not self.decode_stall_max_s > 0:
             raise LocalProtocolError("Both kinds of step need a share.")
 
 
@@ -61,16 +66,30 @@ class Scheduled:
     queued_at: float
 
 
+class Part(NamedTuple):  # one for every item of every batch: a tuple is quickly made
+    """Rows [first_row, first_row + rows) of an item: what one batch runs, or what is left."""
+
+    scheduled: Scheduled
+    first_row: int
+    rows: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.first_row + self.rows == self.scheduled.item.count
+
+
 class Scheduler:
     """The queue of one engine. Owned by its runner."""
 
     def __init__(self, limits: SchedulerLimits | None = None) -> None:
         self.limits = limits or SchedulerLimits()
+        self._share = PrefillShare(self.limits.decode_stall_max_s)
         self._sequences: dict[int, deque[Scheduled]] = {}
-        self._short = _Turns()
-        self._prefill = _Turns()
+        self._begun: dict[int, int] = {}
+        """Rows handed out already of a sequence's first item; only where there are any."""
+        self._short = Turns()
+        self._prefill = Turns()
         self._lease_rows: dict[bytes, int] = {}
-        self._credit_rows = 0
         self._tickets = 0
         self._items = 0
         self._rows = 0
@@ -98,120 +117,138 @@ class Scheduler:
         self._tickets += 1
         queue = self._sequences.setdefault(item.sequence_id, deque())
         queue.append(scheduled)
-        self._count(scheduled, 1)
+        self._items += 1
+        self._count(scheduled, item.count)
         if len(queue) == 1:
             self._turns_of(scheduled).add(lease_key, item.sequence_id)
+        if item.count > limits.short_rows_max:
+            self._share.forget(item.sequence_id)
         return scheduled
 
-    def next_batch(self) -> list[Scheduled]:
-        """Take the next batch out of the queue: at most one item a sequence, rows within limits.
+    def next_batch(self, now: float) -> list[Part]:
+        """Take the next batch out of the queue: at most one part a sequence, rows within limits.
 
-        Call it when the batch before has run: the next item of a sequence is then ready. Empty
+        Call it when the batch before has run: what follows in a sequence is then ready. Empty
         only if nothing waits.
         """
-        rows_max = self.limits.batch_rows_max
-        if self._prefill and self._short:
-            # Prefill is chosen first but within its credit and half the batch, so that neither
-            # kind can take all of what the other waits for.
-            self._credit_rows += self.limits.prefill_rows_per_batch
-            prefill_max = min(self._credit_rows, max(rows_max // 2, STEP_TOKENS_MAX))
-        else:  # alone, prefill needs no credit; and credit is not saved up
-            self._credit_rows = 0
-            prefill_max = rows_max
-        batch = self._take(self._prefill, prefill_max)
-        rows = sum(scheduled.item.count for scheduled in batch)
-        self._credit_rows = max(self._credit_rows - rows, 0)
-        batch += self._take(self._short, rows_max - rows)
-        for scheduled in batch:
-            self._advance(scheduled)
+        batch: list[Part] = []
+        rows_left = self.limits.batch_rows_max
+        if self._prefill:
+            share = self._share.rows_max(
+                now, short_waits=bool(self._short), batch_rows_max=rows_left
+            )
+            batch = self._take_prefill(share)
+            rows_left -= sum(part.rows for part in batch)
+        if self._short:
+            short = self._take_short(rows_left)
+            self._share.note_short([part.scheduled.item.sequence_id for part in short], now)
+            batch += short
+        for part in batch:
+            self._advance(part)
         return batch
 
-    def discard(self, sequence_id: int) -> list[Scheduled]:
-        """Take every waiting item of a sequence out of the queue, in order of arrival."""
-        queue = self._sequences.pop(sequence_id, None)
+    def observe(self, batch: Sequence[Part], duration_s: float) -> None:
+        """Learn from a batch that ran how long it took."""
+        short_max = self.limits.short_rows_max
+        rows = sum(part.rows for part in batch if part.scheduled.item.count > short_max)
+        self._share.note_batch(rows, duration_s)
+
+    def abandon(self, scheduled: Scheduled) -> None:
+        """Take out what is left of an item whose first part was handed out, if anything is."""
+        sequence_id = scheduled.item.sequence_id
+        queue = self._sequences.get(sequence_id)
+        if queue and queue[0] is scheduled:
+            self._turns_of(scheduled).remove(scheduled.lease_key, sequence_id)
+            self._drop_first(sequence_id)
+
+    def discard(self, sequence_id: int) -> list[Part]:
+        """Take all that a sequence has waiting out of the queue, in order of arrival.
+
+        The first is one that began, and runs its first rows or did, if its `first_row` is not 0.
+        """
+        queue = self._sequences.get(sequence_id)
         if not queue:
             return []
         self._turns_of(queue[0]).remove(queue[0].lease_key, sequence_id)
+        del self._sequences[sequence_id]
+        first_row = self._begun.pop(sequence_id, 0)
+        parts = []
         for scheduled in queue:
-            self._count(scheduled, -1)
-        return list(queue)
+            parts.append(Part(scheduled, first_row, scheduled.item.count - first_row))
+            self._items -= 1
+            self._count(scheduled, first_row - scheduled.item.count)
+            first_row = 0
+        return parts
 
-    def discard_all(self) -> list[Scheduled]:
+    def discard_all(self) -> list[Part]:
         """Empty the queue."""
-        return [taken for sequence_id in [*self._sequences] for taken in self.discard(sequence_id)]
+        return [part for sequence_id in [*self._sequences] for part in self.discard(sequence_id)]
 
-    def _take(self, turns: "_Turns", rows_max: int) -> list[Scheduled]:
+    def forget(self, sequence_id: int) -> None:
+        """The sequence is closed: no further step of it is to be expected."""
+        self._share.forget(sequence_id)
+
+    def _take_prefill(self, rows_max: int) -> list[Part]:
+        """Parts of the first items whose turn it is; the last of them is cut to fit."""
+        taken: list[Part] = []
+        while rows_max and (sequence_id := self._prefill.peek()) is not None:
+            scheduled = self._sequences[sequence_id][0]
+            first_row = self._begun.get(sequence_id, 0)
+            rows = min(scheduled.item.count - first_row, rows_max)
+            part = Part(scheduled, first_row, rows)
+            if taken and rows < PREFILL_ROWS_MIN and not part.is_last:
+                break  # a scrap is not worth its place; the next batch begins with this one
+            rows_max -= rows
+            self._prefill.pop(rows)
+            taken.append(part)
+        return taken
+
+    def _take_short(self, rows_max: int) -> list[Part]:
         """First items of the sequences whose turn it is, until one does not fit.
 
         Stopping there, rather than looking for a smaller one, keeps the large from starving.
         """
-        taken: list[Scheduled] = []
-        while (sequence_id := turns.peek()) is not None:
+        taken: list[Part] = []
+        while (sequence_id := self._short.peek()) is not None:
             scheduled = self._sequences[sequence_id][0]
-            if scheduled.item.count > rows_max:
+            rows = scheduled.item.count
+            if rows > rows_max:
                 break
-            rows_max -= scheduled.item.count
-            turns.pop()
-            taken.append(scheduled)
+            rows_max -= rows
+            self._short.pop(rows)
+            taken.append(Part(scheduled, 0, rows))
         return taken
 
-    def _advance(self, scheduled: Scheduled) -> None:
-        """Drop a taken item and give its sequence's next one its place in the turns."""
-        sequence_id = scheduled.item.sequence_id
+    def _advance(self, part: Part) -> None:
+        """Drop the rows taken and give the sequence's next ones their place in the turns."""
+        sequence_id = part.scheduled.item.sequence_id
+        if part.is_last:
+            self._drop_first(sequence_id)
+            return
+        self._begun[sequence_id] = part.first_row + part.rows
+        self._count(part.scheduled, -part.rows)
+        # What is begun is finished first: of two halves of two prompts nobody has a first token.
+        self._prefill.add(part.scheduled.lease_key, sequence_id, is_begun=True)
+
+    def _drop_first(self, sequence_id: int) -> None:
+        """Forget a sequence's first item, which stands in no turns, and let the next one wait."""
         queue = self._sequences[sequence_id]
-        queue.popleft()
-        self._count(scheduled, -1)
+        scheduled = queue.popleft()
+        self._items -= 1
+        self._count(scheduled, self._begun.pop(sequence_id, 0) - scheduled.item.count)
         if queue:
             self._turns_of(queue[0]).add(queue[0].lease_key, sequence_id)
         else:
             del self._sequences[sequence_id]
 
-    def _turns_of(self, scheduled: Scheduled) -> "_Turns":
+    def _turns_of(self, scheduled: Scheduled) -> Turns:
         is_short = scheduled.item.count <= self.limits.short_rows_max
         return self._short if is_short else self._prefill
 
-    def _count(self, scheduled: Scheduled, sign: int) -> None:
-        rows = sign * scheduled.item.count
-        self._items += sign
+    def _count(self, scheduled: Scheduled, rows: int) -> None:
         self._rows += rows
         left = self._lease_rows.get(scheduled.lease_key, 0) + rows
         if left:
             self._lease_rows[scheduled.lease_key] = left
         else:
             del self._lease_rows[scheduled.lease_key]
-
-
-class _Turns:
-    """Sequences in round-robin order: leases take turns, and within a lease its sequences."""
-
-    def __init__(self) -> None:
-        self._leases: OrderedDict[bytes, OrderedDict[int, None]] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._leases)
-
-    def add(self, lease_key: bytes, sequence_id: int) -> None:
-        """At the end of its lease's sequences; a new lease at the end of the leases."""
-        self._leases.setdefault(lease_key, OrderedDict())[sequence_id] = None
-
-    def peek(self) -> int | None:
-        """The sequence whose turn it is."""
-        for sequences in self._leases.values():
-            return next(iter(sequences))
-        return None
-
-    def pop(self) -> None:
-        """Take that sequence out, and send its lease to the end."""
-        lease_key = next(iter(self._leases))
-        sequences = self._leases[lease_key]
-        sequences.popitem(last=False)
-        if sequences:
-            self._leases.move_to_end(lease_key)
-        else:
-            del self._leases[lease_key]
-
-    def remove(self, lease_key: bytes, sequence_id: int) -> None:
-        sequences = self._leases[lease_key]
-        del sequences[sequence_id]
-        if not sequences:
-            del self._leases[lease_key]

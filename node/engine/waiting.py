@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.engine.base import StepResult
+from node.engine.parts import join
 from protocol.errors import EngineError
 
 __all__ = ["Control", "Waiters", "as_engine_error", "copy_error", "run_controls"]
@@ -27,6 +28,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self._steps: dict[int, asyncio.Future[StepResult]] = {}
+        self._parts: dict[int, list[StepResult]] = {}
+        """What a step's first parts yielded; only of steps that run in parts and are awaited."""
         self._controls: list[Control] = []
 
     def add_step(self, ticket: int) -> "asyncio.Future[StepResult]":
@@ -43,21 +46,29 @@ class Waiters:
         taken, self._controls = self._controls, []
         return taken
 
+    def keep_part(self, ticket: int, result: StepResult) -> None:
+        """Put by what a part yielded, until the last one settles the step."""
+        future = self._steps.get(ticket)
+        if future is not None and not future.done():
+            self._parts.setdefault(ticket, []).append(result)
+
     def settle(self, ticket: int, outcome: StepResult | EngineError) -> None:
-        """Give a step its outcome; its caller may be gone already."""
+        """Give a step its outcome, joined to its parts'; its caller may be gone already."""
+        parts = self._parts.pop(ticket, None)
         future = self._steps.pop(ticket, None)
         if future is None or future.done():
             return
         if isinstance(outcome, EngineError):
             future.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            future.set_result(join([*parts, outcome]) if parts else outcome)
 
     def fail_all(self, error: EngineError) -> None:
         """Fail every step and control that waits, each with an exception of its own."""
         waiting: list[asyncio.Future[Any]] = [*self._steps.values()]
         waiting += [control.future for control in self.take_controls()]
         self._steps.clear()
+        self._parts.clear()
         for future in waiting:
             if not future.done():
                 future.set_exception(copy_error(error))

@@ -103,11 +103,13 @@ class EngineWorker:
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
         fields = None if sampling is None else encode_fields(sampling)
         layers = None if span is None else [span.start, span.end]
-        await self._ask(Operation.OPEN, [sequence_id, capacity_tokens, fields, layers], _ignore)
+        payload = [sequence_id, capacity_tokens, fields, layers, list(prefix)]
+        return await self._ask(Operation.OPEN, payload, int)
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         """As Engine.step; the results' arrays are the caller's own.
@@ -126,8 +128,8 @@ class EngineWorker:
     async def truncate(self, sequence_id: int, position: int) -> None:
         await self._ask(Operation.TRUNCATE, [sequence_id, position], _ignore)
 
-    async def close(self, sequence_id: int) -> None:
-        await self._ask(Operation.CLOSE, sequence_id, _ignore)
+    async def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
+        await self._ask(Operation.CLOSE, [sequence_id, list(keep)], _ignore)
 
     async def statistics(self) -> EngineStatistics:
         return await self._ask(Operation.STATISTICS, None, decode_statistics)

@@ -18,6 +18,7 @@ from typing import Any
 from node.engine.backends import load_engine
 from node.engine.base import Engine
 from node.engine.channel import Channel
+from node.engine.memory import as_out_of_memory, offer_to_be_killed_first
 from node.engine.message import (
     LENGTH,
     MESSAGE_BYTES_MAX,
@@ -51,6 +52,7 @@ def main(socket_descriptor: int, memory_descriptor: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for descriptor in (socket_descriptor, memory_descriptor):
         os.set_inheritable(descriptor, False)  # a grandchild must not keep them open
+    offer_to_be_killed_first()
     connection = socket.socket(fileno=socket_descriptor)
     threading.Thread(target=_exit_with_parent, args=(socket_descriptor,), daemon=True).start()
     status = 0
@@ -80,7 +82,7 @@ class _Worker:
             engine = load_engine(decode_spec(payload["spec"]), payload["backend"])
         except Exception as error:
             logger.exception("The shard could not be loaded.")
-            self._send(request_id, encode_error(error), None)
+            self._send(request_id, encode_error(as_out_of_memory(error) or error), None)
             return
         self._channel.allocate(engine.info.hidden_size)
         gc.collect()
@@ -94,7 +96,7 @@ class _Worker:
                 reply = self._answer(engine, Operation(operation), payload)
             except Exception as error:
                 _log(error)
-                self._send(request_id, encode_error(error), None)
+                self._send(request_id, encode_error(as_out_of_memory(error) or error), None)
             else:
                 self._send(request_id, None, reply)
 
@@ -103,16 +105,21 @@ class _Worker:
             case Operation.STEP:
                 return self._step(engine, payload)
             case Operation.OPEN:
-                sequence_id, capacity_tokens, fields, layers = payload
+                sequence_id, capacity_tokens, fields, layers, prefix = payload
                 sampling = None if fields is None else decode_fields(SamplingParameters, fields)
                 span = None if layers is None else Span(*layers)
-                engine.open(
-                    sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span
+                return engine.open(
+                    sequence_id,
+                    capacity_tokens=capacity_tokens,
+                    sampling=sampling,
+                    span=span,
+                    prefix=prefix,
                 )
             case Operation.TRUNCATE:
                 engine.truncate(*payload)
             case Operation.CLOSE:
-                engine.close(payload)
+                sequence_id, keep = payload
+                engine.close(sequence_id, keep=keep)
             case Operation.STATISTICS:
                 return encode_statistics(engine.statistics())
             case Operation.LOAD | Operation.STOP:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from node.engine.errors import EngineDied, OutOfKV
+from node.engine.errors import OutOfKV, OutOfMemory, QueueFull, StepCancelled, StepInvalid
 from protocol.errors import (
     EngineError,
     ErrorCode,
@@ -32,12 +32,14 @@ def code_of(error: PieceworkError) -> ErrorCode:
     match error:
         case SessionError():
             return error.code
-        case OutOfKV():
+        case OutOfKV() | OutOfMemory() | QueueFull():
             return ErrorCode.NO_CAPACITY
-        case EngineDied():
-            return ErrorCode.ENGINE_FAILED
-        case EngineError() | ProtocolError():
+        case StepCancelled():
+            return ErrorCode.CANCELLED
+        case StepInvalid() | ProtocolError():
             return ErrorCode.MALFORMED
+        case EngineError():
+            return ErrorCode.ENGINE_FAILED
         case VerificationError():
             return ErrorCode.NOT_ADMITTED
         case TransportError():

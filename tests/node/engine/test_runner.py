@@ -40,6 +40,7 @@ class ObservedEngine(LocalEngine):
         self.gate = asyncio.Event()
         self.gate.set()
         self.fault = None
+        self.fault_after = None
         self.restart_faults = 0
 
     async def step(self, batch):
@@ -48,15 +49,19 @@ class ObservedEngine(LocalEngine):
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
-        return await super().step(batch)
+        results = await super().step(batch)
+        if self.fault_after is not None:
+            fault, self.fault_after = self.fault_after, None
+            raise fault
+        return results
 
     async def truncate(self, sequence_id, position):
         self.calls.append(("truncate", sequence_id))
         await super().truncate(sequence_id, position)
 
-    async def close(self, sequence_id):
+    async def close(self, sequence_id, *, keep=()):
         self.calls.append(("close", sequence_id))
-        await super().close(sequence_id)
+        await super().close(sequence_id, keep=keep)
 
     async def restart(self):
         self.calls.append(("restart",))
@@ -107,6 +112,8 @@ class TestSubmit:
         assert statistics.engine.rows == 8 * (len(PROMPT) + 11)
         assert statistics.rows_per_s > 0
         assert (statistics.queued_items, statistics.queued_rows, statistics.restarts) == (0, 0, 0)
+        assert 0 <= statistics.queue_wait_p50_s <= statistics.queue_wait_p95_s < 60
+        assert statistics.batch_rows_mean == statistics.engine.rows / 12
 
     async def test_a_refused_item_fails_alone(self, runner):
         bad, good = await asyncio.gather(
@@ -253,7 +260,7 @@ class TestDeath:
 
     async def test_a_bug_in_the_queue_fails_the_callers_and_does_not_hang(self, engine):
         class BrokenScheduler(Scheduler):
-            def next_batch(self):
+            def next_batch(self, now):
                 raise ZeroDivisionError
 
         runner = EngineRunner(engine, BrokenScheduler())

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from node.engine.backends import available_backends, choose_backend
-from node.engine.base import Output, StepItem, StepResult
+from node.engine.base import ComputeDtype, Output, StepItem, StepResult
 from node.engine.channel import BATCH_ROWS_MAX
 from node.engine.errors import (
     BackendMissing,
@@ -23,6 +23,8 @@ from node.engine.errors import (
     StepInvalid,
 )
 from node.engine.fake import DELAY_FIELD, load
+from node.engine.message import decode_spec, encode_spec
+from node.engine.wire import encode
 from node.engine.worker import EngineWorker
 from protocol.tensor import WireDtype
 from tests.node.engine.engine_cases import (
@@ -53,6 +55,14 @@ async def running(spec, **options):
         await worker.stop()
 
 
+def test_a_worker_is_told_all_of_its_shard(directory):
+    spec = spec_of(
+        directory, 0, 3, kv_tokens=77, threads=2, spare_bytes=5, device="cuda:1",
+        compute_dtype=ComputeDtype.BF16,
+    )  # fmt: skip
+    assert decode_spec(encode_spec(spec)) == spec
+
+
 class TestStep:
     async def test_yields_what_the_engine_yields(self, directory):
         spec = spec_of(directory, 0, FAKE_LAYERS)
@@ -73,6 +83,18 @@ class TestStep:
             await worker.close(7)
             assert (await worker.statistics()).sequences == 0
 
+    async def test_prefixes_cross_over_and_what_was_found_of_them(self, directory):
+        names = [bytes([n]) * 32 for n in range(2)]
+        async with running(spec_of(directory, 0, FAKE_LAYERS)) as worker:
+            assert await worker.open(1, capacity_tokens=200, sampling=GREEDY, prefix=names) == 0
+            (expected,) = await worker.step([tokens_item(1, 0, [1] * 130)])
+            await worker.close(1, keep=names)
+            assert (await worker.statistics()).kv_tokens_cached == 128
+            assert await worker.open(2, capacity_tokens=200, sampling=GREEDY, prefix=names) == 128
+            (found,) = await worker.step([tokens_item(2, 128, [1] * 2)])
+            assert found.tokens == expected.tokens
+            assert (await worker.statistics()).reused_tokens == 128
+
     @pytest.mark.parametrize("wire", WireDtype)
     async def test_a_full_batch_of_hidden_states(self, directory, wire):
         spec = spec_of(directory, 1, 3)
@@ -81,9 +103,7 @@ class TestStep:
         batch = []
         counts = [512, 1, 3, 200, BATCH_ROWS_MAX - 716]
         for sequence_id, count in enumerate(counts):
-            values = random.integers(0, 251, (count, 16)).astype(np.float32)
-            if wire is WireDtype.BF16:
-                values = (values.view(np.uint32) >> 16).astype(np.uint16)
+            values = encode(random.integers(-125, 126, (count, 16)).astype(np.float32), wire)
             batch.append(StepItem(sequence_id, 0, count, count, Output.HIDDEN, wire, hidden=values))
             local.open(sequence_id, capacity_tokens=600, sampling=None)
         async with running(spec) as worker:
@@ -130,7 +150,7 @@ class TestStep:
 
     async def test_errors_keep_their_class_and_message(self, directory):
         async with running(spec_of(directory, 0, 2, kv_tokens=10)) as worker:
-            with pytest.raises(OutOfKV, match="11 tokens were asked for; 10 are left"):
+            with pytest.raises(OutOfKV, match="11 tokens were asked for; of 10, 10 are free"):
                 await worker.open(1, capacity_tokens=11, sampling=None)
             with pytest.raises(StepInvalid, match="not open"):
                 await worker.truncate(1, 0)
