@@ -1,69 +1,28 @@
 """`MLXEngine`: the Engine interface over one loaded shard.
 
-mlx_lm's attention takes rope positions from its cache and not from an argument, so rows of
-different sequences cannot be packed into one pass: the step goes through its items one by one,
-building one lazy graph, and evaluates that at once. A batch costs the sum of its items.
+A step checks each item by itself, groups the sequences that can go through the layers together
+(grouping.py), builds one lazy graph over all groups and evaluates it at once. An item whose rows
+turn out to be no numbers, or whose token cannot be drawn, leaves its sequence as it was.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import mlx.core as mx
-import numpy as np
 
-from node.engine.base import (
-    Activation,
-    Engine,
-    EngineInfo,
-    EngineStatistics,
-    Output,
-    ShardSpec,
-    StepItem,
-    StepResult,
-)
-from node.engine.errors import OutOfKV, StepInvalid
-from node.engine.mlx_backend.cache import LayerCache
-from node.engine.mlx_backend.shard import MLX_DTYPE, Shard
-from node.engine.sampler import SamplerState, sample
+from node.engine.base import Engine, EngineInfo, EngineStatistics, ShardSpec, StepItem, StepResult
+from node.engine.errors import StepInvalid
+from node.engine.mlx_backend.batch import OpenSequence, Work, rows_of, run_batch
+from node.engine.mlx_backend.grouping import BLOCK_ROWS
+from node.engine.mlx_backend.kv import KVSequence
+from node.engine.mlx_backend.shard import Shard
+from node.engine.prefix_cache import KVBudget
 from node.engine.validation import find_fault, sequence_span
 from protocol.errors import EngineError
 from protocol.route import Span
 from protocol.sampling import SamplingParameters
-from protocol.tensor import WireDtype
 
 __all__ = ["MLXEngine"]
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """One open sequence. On a shard without layers there are no caches and no length."""
-
-    capacity_tokens: int
-    span: Span
-    sampling: SamplingParameters | None
-    caches: list[LayerCache]
-    sampler: SamplerState = field(default_factory=SamplerState)
-
-    @property
-    def length(self) -> int:
-        return self.caches[0].offset if self.caches else 0
-
-    def truncate(self, position: int) -> None:
-        for cache in self.caches:
-            cache.offset = position
-        # The token that stands at `position` was drawn after the row before it, which stays.
-        self.sampler.truncate(position + 1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Work:
-    """An accepted item and what it will yield: wire elements or logits, still lazy."""
-
-    index: int
-    item: StepItem
-    sequence: _Sequence
-    outcome: mx.array
 
 
 class MLXEngine(Engine):
@@ -72,10 +31,11 @@ class MLXEngine(Engine):
     def __init__(self, spec: ShardSpec, shard: Shard) -> None:
         self._spec = spec
         self._shard = shard
-        self._dtype = MLX_DTYPE[spec.compute_dtype]
         self._info = self._describe()
-        self._sequences: dict[int, _Sequence] = {}
-        self._reserved = 0
+        self._sequences: dict[int, OpenSequence] = {}
+        self._budget: KVBudget[KVSequence] = KVBudget(
+            spec.kv_tokens, KVSequence.cut, rounding_tokens=BLOCK_ROWS
+        )
         self._steps = 0
         self._rows = 0
         self._busy_s = 0.0
@@ -86,7 +46,6 @@ class MLXEngine(Engine):
 
     def _describe(self) -> EngineInfo:
         fields = self._shard.config.fields
-        kv_numbers = 2 * fields["num_key_value_heads"] * fields["head_dim"]
         return EngineInfo(
             backend="mlx",
             family=self._shard.config.family,
@@ -96,7 +55,7 @@ class MLXEngine(Engine):
             vocabulary_size=fields["vocab_size"],
             context_tokens=fields["max_position_embeddings"],
             weight_bytes=self._shard.weight_bytes,
-            kv_bytes_per_token=len(self._spec.span) * kv_numbers * self._dtype.size,
+            kv_bytes_per_token=len(self._spec.span) * self._shard.kv_shape.bytes_per_token,
         )
 
     def open(
@@ -106,76 +65,110 @@ class MLXEngine(Engine):
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
+        """As the interface says; StepInvalid also for a capacity above the model's context.
+
+        A shard without layers keeps no KV and reserves nothing.
+        """
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
         layers = sequence_span(span, self._spec.span)
-        if len(self._spec.span):
-            free = self._spec.kv_tokens - self._reserved
-            if capacity_tokens > free:
-                raise OutOfKV(f"{capacity_tokens} tokens were asked for; {free} are left.")
-            self._reserved += capacity_tokens
-        caches = self._shard.make_caches(layers, capacity_tokens)
-        self._sequences[sequence_id] = _Sequence(capacity_tokens, layers, sampling, caches)
+        kv = self._open_kv(capacity_tokens, layers, prefix) if len(self._spec.span) else None
+        self._sequences[sequence_id] = OpenSequence(capacity_tokens, layers, sampling, kv)
+        return kv.length if kv is not None else 0
+
+    def _open_kv(self, capacity_tokens: int, span: Span, prefix: Sequence[bytes]) -> KVSequence:
+        with mx.stream(self._shard.device):
+            found = self._budget.open(capacity_tokens, span, prefix)
+            if found is None:
+                return KVSequence(self._shard.kv_shape, len(span))
+            if not found.is_taken:
+                return found.rows.share(found.tokens)
+            found.rows.length = found.tokens
+            return found.rows
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
-        results = self._step(batch)
+        results: dict[int, StepResult | EngineError] = {}
+        with mx.stream(self._shard.device):
+            works = self._accept(batch, results)
+            if works:
+                results |= self._run(works)
         self._steps += 1
+        self._rows += sum(work.item.count for work in works)
         self._busy_s += time.perf_counter() - started
-        return results
+        return [results[index] for index in range(len(batch))]
 
     def truncate(self, sequence_id: int, position: int) -> None:
+        """As the interface says; StepInvalid for an unknown sequence or a position it has not."""
         sequence = self._sequences.get(sequence_id)
         if sequence is None:
             raise StepInvalid(f"Sequence {sequence_id} is not open.")
-        if position < 0 or (sequence.caches and position > sequence.length):
+        if position < 0 or (sequence.kv is not None and position > sequence.kv.length):
             raise StepInvalid(f"A sequence of {sequence.length} rows has no position {position}.")
         sequence.truncate(position)
 
-    def close(self, sequence_id: int) -> None:
+    def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
         sequence = self._sequences.pop(sequence_id, None)
-        if sequence is not None and sequence.caches:
-            self._reserved -= sequence.capacity_tokens
+        if sequence is not None and sequence.kv is not None:
+            with mx.stream(self._shard.device):
+                self._budget.close(
+                    sequence.capacity_tokens, sequence.span, sequence.kv, sequence.length, keep
+                )
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
             sequences=len(self._sequences),
-            kv_tokens_reserved=self._reserved,
+            kv_tokens_reserved=self._budget.reserved_tokens,
             kv_tokens_max=self._spec.kv_tokens,
             steps=self._steps,
             rows=self._rows,
             busy_s=self._busy_s,
+            kv_tokens_cached=self._budget.cached_tokens,
+            reused_tokens=self._budget.reused_tokens,
         )
 
-    def _step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
-        results: dict[int, StepResult | EngineError] = {}
-        works: list[_Work] = []
+    def _accept(
+        self, batch: Sequence[StepItem], results: dict[int, StepResult | EngineError]
+    ) -> list[Work]:
+        """The items that fit; for the others StepInvalid goes into `results`."""
+        works: list[Work] = []
         seen: set[int] = set()
         for index, item in enumerate(batch):
             sequence = self._sequences.get(item.sequence_id)
             fault = self._find_fault(item, sequence, seen)
             if fault is not None or sequence is None:
-                results[index] = fault or StepInvalid("The sequence is not open.")
+                results[index] = fault or StepInvalid(f"Sequence {item.sequence_id} is not open.")
                 continue
             seen.add(item.sequence_id)
-            works.append(_Work(index, item, sequence, self._plan(item, sequence)))
-            self._rows += item.count
-        # Caches too: an item that wants no row has no outcome that would pull them along.
-        caches = [array for w in works for cache in w.sequence.caches for array in cache.arrays]
-        mx.eval([work.outcome for work in works], caches)
-        for work in works:
-            results[work.index] = self._finish(work)
-        return [results[index] for index in range(len(batch))]
+            works.append(Work(index, item, sequence, rows_of(item, self._shard)))
+        return works
+
+    def _run(self, works: list[Work]) -> dict[int, StepResult | EngineError]:
+        """What the works yield; all of them an error where there is no memory to compute them."""
+        try:
+            return run_batch(works, self._shard)
+        except (MemoryError, RuntimeError) as error:
+            for work in works:
+                work.undo()
+            # MLX says RuntimeError, of "[malloc]" and "[metal::malloc]"
+            if isinstance(error, RuntimeError) and "malloc" not in str(error):
+                raise
+            fault = EngineError(
+                "The machine has no memory for this step.",
+                hint="Send smaller steps, or give the node less KV.",
+            )
+            return dict.fromkeys((work.index for work in works), fault)
 
     def _find_fault(
-        self, item: StepItem, sequence: _Sequence | None, seen: set[int]
+        self, item: StepItem, sequence: OpenSequence | None, seen: set[int]
     ) -> StepInvalid | None:
         if sequence is None:
-            return StepInvalid(f"Sequence {item.sequence_id} is not open.")
+            return None
         if item.sequence_id in seen:
             return StepInvalid(f"Sequence {item.sequence_id} stands in the batch twice.")
         return find_fault(
@@ -186,45 +179,3 @@ class MLXEngine(Engine):
             capacity=sequence.capacity_tokens,
             has_sampling=sequence.sampling is not None,
         )
-
-    def _plan(self, item: StepItem, sequence: _Sequence) -> mx.array:
-        """The item's rows through the shard, lazily: (wanted, hidden_size) or logits."""
-        if item.tokens is not None:
-            rows = self._shard.embed(item.tokens)
-        else:
-            assert item.hidden is not None
-            rows = _from_wire(item.hidden, item.wire_dtype).astype(self._dtype)[None]
-        rows = self._shard.run(rows, sequence.span, sequence.caches)
-        wanted = rows[:, item.count - item.wanted :]
-        if item.output is Output.HIDDEN or item.wanted == 0:
-            return _to_wire(wanted[0], item.wire_dtype)
-        return self._shard.logits(wanted)[0]
-
-    def _finish(self, work: _Work) -> StepResult | EngineError:
-        item = work.item
-        if item.output is Output.HIDDEN:
-            return StepResult(hidden=np.ascontiguousarray(np.array(work.outcome)))
-        if item.wanted == 0:
-            return StepResult(tokens=np.empty(0, np.int32))
-        logits = np.array(work.outcome)
-        first = item.position + item.count - item.wanted + 1
-        sampling, sampler = work.sequence.sampling, work.sequence.sampler
-        assert sampling is not None
-        try:
-            drawn = [sample(row, sampling, sampler, first + i) for i, row in enumerate(logits)]
-        except EngineError as error:
-            work.sequence.truncate(item.position)  # as if the step had not been
-            return error
-        return StepResult(tokens=np.array(drawn, np.int32))
-
-
-def _from_wire(hidden: Activation, dtype: WireDtype) -> mx.array:
-    """numpy has no bf16: its bits cross as uint16."""
-    array = mx.array(hidden)
-    return array if dtype is WireDtype.FP32 else array.view(mx.bfloat16)
-
-
-def _to_wire(rows: mx.array, dtype: WireDtype) -> mx.array:
-    if dtype is WireDtype.FP32:
-        return rows.astype(mx.float32)
-    return mx.contiguous(rows.astype(mx.bfloat16)).view(mx.uint16)

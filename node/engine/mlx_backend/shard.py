@@ -4,7 +4,7 @@ MLX arrays are lazy, so the whole model may be built: what is cut before anythin
 never takes memory. The layer list keeps its length, so every layer index stays global.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,82 +17,123 @@ from mlx_lm.utils import _get_classes
 
 from node.engine.base import ComputeDtype, ShardSpec
 from node.engine.errors import ModelNotFound, ModelUnsupported, ShardMismatch
-from node.engine.mlx_backend.cache import LayerCache
 from node.engine.mlx_backend.config import ModelConfig, normalize
+from node.engine.mlx_backend.device import choose_device
+from node.engine.mlx_backend.families import SERVED
+from node.engine.mlx_backend.kv import KVGroup, KVShape
+from node.engine.mlx_backend.quantize import quantize
+from node.engine.mlx_backend.tensors import adapt, is_kept_exact
 from node.engine.validation import validate_spec
 from node.engine.weights import SINGLE_NAME, layer_of, read_config, read_weight_map
 from protocol.model import ENDS
 from protocol.route import Span
 
-__all__ = ["MLX_DTYPE", "Shard", "load_shard"]
+__all__ = ["Shard", "load_shard"]
 
-MLX_DTYPE = {ComputeDtype.FP32: mx.float32, ComputeDtype.BF16: mx.bfloat16}
+MLX_DTYPE = {
+    ComputeDtype.FP32: mx.float32,
+    ComputeDtype.BF16: mx.bfloat16,
+    ComputeDtype.INT8: mx.bfloat16,
+    ComputeDtype.INT4: mx.bfloat16,
+}
+"""What rows, norms and KV are in; int8 and int4 are dtypes of weights alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """A loaded shard. Arrays are (1, rows, hidden_size) in the compute dtype, and lazy."""
+    """A loaded shard. Arrays are (lanes, rows, hidden_size) in `dtype`, and lazy."""
 
     config: ModelConfig
     spec: ShardSpec
     model: Any
     """mlx_lm's causal model, cut: layers outside the span are None."""
+    device: mx.Device
+    """Where all of it is computed; loading and steps run inside `mx.stream(device)`."""
     weight_bytes: int
 
+    @property
+    def dtype(self) -> mx.Dtype:
+        return MLX_DTYPE[self.spec.compute_dtype]
+
+    @property
+    def kv_shape(self) -> KVShape:
+        config = self.config
+        return KVShape(config.kv_heads, config.key_dim, config.value_dim, self.dtype)
+
     def embed(self, tokens: npt.NDArray[np.int32]) -> mx.array:
-        """Token ids (rows,) to their rows."""
-        return self.model.model.embed_tokens(mx.array(tokens)[None])
+        """Token ids (rows,) to (rows, hidden_size)."""
+        rows = self.model.model.embed_tokens(mx.array(tokens))
+        scale = self.config.embed_scale
+        return rows if scale is None else rows * mx.array(scale, rows.dtype)
 
-    def make_caches(self, span: Span, capacity_tokens: int) -> list[LayerCache]:
-        """One a layer of a sequence's span."""
-        return [LayerCache(capacity_tokens) for _ in range(len(span))]
+    def run(self, rows: mx.array, span: Span, group: KVGroup, counts: Sequence[int]) -> mx.array:
+        """The rows of a group's sequences through their span's layers.
 
-    def run(self, rows: mx.array, span: Span, caches: list[LayerCache]) -> mx.array:
-        """One sequence's rows through its span's layers; appends to every cache."""
+        `counts`: each lane's own rows, the others are padding. Every sequence has them afterwards.
+        """
+        family = SERVED[self.config.family]
         layers = self.model.model.layers[span.start : span.end]
         windows = self.config.windows[span.start : span.end]
-        masks: dict[int | None, mx.array | str | None] = {}
-        count = rows.shape[1]
-        for layer, window, cache in zip(layers, windows, caches, strict=True):
-            if window not in masks:
-                masks[window] = cache.mask(count, window)
-            rows = layer(rows, masks[window], cache)
+        step = group.begin(counts)
+        masks = {
+            window: step.mask(
+                window, by_array=family.masks_by_array, folds_groups=family.folds_groups
+            )
+            for window in set(windows)
+        }
+        for layer, window, kv in zip(layers, windows, group.layers, strict=True):
+            rows = layer(rows, masks[window], kv)
+        group.end(counts)
         return rows
 
     def logits(self, rows: mx.array) -> mx.array:
-        """Final norm and LM head: (1, rows, vocabulary) in fp32."""
+        """Final norm and LM head: (..., hidden_size) to (..., vocabulary) in fp32."""
         normed = self.model.model.norm(rows)
-        if self.config.is_tied:
-            return self.model.model.embed_tokens.as_linear(normed).astype(mx.float32)
-        return self.model.lm_head(normed).astype(mx.float32)
+        head = self.model.model.embed_tokens.as_linear if self.config.is_tied else None
+        logits = (head or self.model.lm_head)(normed).astype(mx.float32)
+        cap = self.config.logit_cap
+        return logits if cap is None else mx.tanh(logits / cap) * cap
 
 
 def load_shard(spec: ShardSpec) -> Shard:
-    """Read the shard's weights. Raises ModelNotFound, ModelUnsupported or ShardMismatch."""
+    """Read the shard's weights.
+
+    Raises ModelNotFound, ModelUnsupported, ShardMismatch, and BackendMissing for the device.
+    """
     if not spec.directory.is_dir():
         raise ModelNotFound(f"There is no directory '{spec.directory}'.")
     config = normalize(read_config(spec.directory))
     validate_spec(spec, config.layers)
-    model = _build(config)
-    _cut(model, spec, config)
-    weights = _read_weights(spec, config)
-    if hasattr(model, "sanitize"):
-        weights = model.sanitize(weights)
+    device = choose_device(spec.device)
+    with mx.stream(device):
+        model = _build(config)
+        _cut(model, spec, config)
+        _fill(model, spec, config)
+        quantize(model, spec.compute_dtype)
+        model.eval()
+        arrays = [array for _, array in _parameters(model)]
+        try:
+            mx.eval(arrays)
+        except (RuntimeError, ValueError) as error:  # lazy files are read only now
+            raise ShardMismatch(f"The weights could not be read: {error}") from error
+    return Shard(config, spec, model, device, sum(array.nbytes for array in arrays))
+
+
+def _fill(model: Any, spec: ShardSpec, config: ModelConfig) -> None:
+    """Put the stored tensors, lazy, in the places that are left."""
+    weights = adapt(_read_weights(spec, config), config)
     expected = {name for name, _ in _parameters(model)}
     # load_weights would pass over a missing tensor and leave its random start in place.
     if missing := sorted(expected - set(weights)):
         raise ShardMismatch(f"{len(missing)} tensors are missing, '{missing[0]}' among them.")
     dtype = MLX_DTYPE[spec.compute_dtype]
-    kept = [(name, array.astype(dtype)) for name, array in weights.items() if name in expected]
-    _check_shapes(model, dict(kept))
-    model.load_weights(kept, strict=False)
-    model.eval()
-    arrays = [array for _, array in _parameters(model)]
-    try:
-        mx.eval(arrays)
-    except (RuntimeError, ValueError) as error:  # lazy files are read only now
-        raise ShardMismatch(f"The weights could not be read: {error}") from error
-    return Shard(config, spec, model, sum(array.nbytes for array in arrays))
+    kept = {
+        name: array.astype(mx.float32 if is_kept_exact(name) else dtype)
+        for name, array in weights.items()
+        if name in expected
+    }
+    _check_shapes(model, kept)
+    model.load_weights(list(kept.items()), strict=False)
 
 
 def _build(config: ModelConfig) -> Any:
@@ -113,6 +154,7 @@ def _cut(model: Any, spec: ShardSpec, config: ModelConfig) -> None:
         base.pop("embed_tokens")
     if not spec.has_head:
         base.pop("norm")
+    if not spec.has_head or config.is_tied:
         model.pop("lm_head", None)
 
 
