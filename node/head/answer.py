@@ -87,6 +87,8 @@ class Answer(Protocol):
     session_id: str
     model: str
     prompt_tokens: int
+    cached_tokens: int
+    """Of the prompt: rows that every hop had still from an earlier session, run by none now."""
     completion_tokens: int
     finish_reason: FinishReason | None
     """None while the answer runs."""

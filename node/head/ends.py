@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from node.engine.base import Output, StepItem, TokenIds, wire_array_dtype
+from node.engine.base import Output, StepItem, TokenIds
 from node.engine.runner import EngineRunner
+from node.engine.wire import from_payload
 from protocol.frame import Result
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
@@ -98,7 +99,9 @@ class SealedEnds:
         return result.hidden.tobytes()
 
     async def draw(self, result: Result) -> list[int]:
-        rows = np.frombuffer(result.payload, dtype=wire_array_dtype(self._wire_dtype))
+        rows = from_payload(
+            result.payload, self._wire_dtype, count=result.wanted, hidden_size=result.hidden_size
+        )
         drawn = await self._runner.submit(
             StepItem(
                 sequence_id=self._sequence_id,
@@ -107,7 +110,7 @@ class SealedEnds:
                 wanted=result.wanted,
                 output=Output.TOKENS,
                 wire_dtype=self._wire_dtype,
-                hidden=rows.reshape(result.wanted, result.hidden_size),
+                hidden=rows,
             )
         )
         assert drawn.tokens is not None

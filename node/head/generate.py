@@ -28,14 +28,19 @@ async def generate(
         if token in eos or count == max_tokens:
             return
         payload = await ends.embed([token], session.position)
-        await session.send_step(StepKind.DECODE, payload, count=1, wanted=1, dtype=ends.dtype)
+        await session.send_step(
+            StepKind.DECODE, payload, tokens=[token], wanted=1, dtype=ends.dtype
+        )
         result = await session.receive_result()
 
 
 async def _prefill(session: RouteSession, ends: Ends, prompt: Sequence[int]) -> Result:
-    """Send the prompt round in chunks, several on their way at once; the last one's result."""
+    """Send the prompt round in chunks, several on their way at once; the last one's result.
+
+    What the hops have of it already is not sent, and never is that all of it.
+    """
     on_the_way = 0
-    for start in range(0, len(prompt), PREFILL_CHUNK_TOKENS):
+    for start in range(session.position, len(prompt), PREFILL_CHUNK_TOKENS):
         chunk = prompt[start : start + PREFILL_CHUNK_TOKENS]
         last = start + len(chunk) == len(prompt)
         if on_the_way == STEPS_IN_FLIGHT_MAX:
@@ -43,7 +48,7 @@ async def _prefill(session: RouteSession, ends: Ends, prompt: Sequence[int]) -> 
             on_the_way -= 1
         payload = await ends.embed(chunk, start)
         await session.send_step(
-            StepKind.PREFILL, payload, count=len(chunk), wanted=int(last), dtype=ends.dtype
+            StepKind.PREFILL, payload, tokens=chunk, wanted=int(last), dtype=ends.dtype
         )
         on_the_way += 1
     for _ in range(on_the_way - 1):

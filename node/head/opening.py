@@ -21,6 +21,7 @@ class Opening:
     wire_dtype: WireDtype
     capacity_tokens: int
     sampling: SamplingParameters
+    prefix: tuple[bytes, ...]
 
     def frame(self, index: int, *, epoch: int = 0) -> Open:
         """What the hop at `index` is sent."""
@@ -41,4 +42,5 @@ class Opening:
             capacity_tokens=self.capacity_tokens,
             sampling=self.sampling if last and not sealed else None,
             lease=self.plan.lease_envelopes[index] if self.plan.lease_envelopes else None,
+            prefix=self.prefix,
         )

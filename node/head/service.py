@@ -12,6 +12,7 @@ from node.head.detokenizer import TextStream
 from node.head.ends import Ends, OpenEnds, SealedEnds
 from node.head.generate import generate
 from node.head.models import HeadModel
+from node.head.prefix import Prefix, PrefixSecret
 from node.head.session import RouteSession
 from node.router.base import RoutePlan, Router, RouteRequest
 from protocol.errors import HopFailed
@@ -50,12 +51,14 @@ class HeadService:
         *,
         wire_dtype: WireDtype,
         sealed: bool = True,
+        reuses_prefixes: bool = True,
     ) -> None:
         self._host = host
         self._router = router
         self._models: Mapping[str, HeadModel] = {m.manifest.name: m for m in models}
         self._wire_dtype = wire_dtype
         self._sealed = sealed
+        self._prefix_secret = PrefixSecret() if reuses_prefixes else None
         self._background: set[asyncio.Task[None]] = set()
         self.answers: set[LiveAnswer] = set()
         """Those under way."""
@@ -130,6 +133,7 @@ class HeadService:
             wire_dtype=self._wire_dtype,
             capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
             sampling=prompt.request.sampling,
+            prefix=self._prefix(prompt, plan),
         )
         ends = self._ends(prompt)
         try:
@@ -154,6 +158,15 @@ class HeadService:
             sampling=prompt.request.sampling,
             capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
         )
+
+    def _prefix(self, prompt: _Prompt, plan: RoutePlan) -> Prefix | None:
+        if self._prefix_secret is None:
+            return None
+        manifest_hash = prompt.model.manifest.manifest_hash
+        root = self._prefix_secret.root(
+            prompt.request.api_key, plan, manifest_hash, self._wire_dtype
+        )
+        return Prefix(root, prompt.tokens)
 
     def _route_request(self, prompt: _Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:
         return RouteRequest(
@@ -189,6 +202,7 @@ class LiveAnswer:
         self.session_id = session.plan.session_id.hex()
         self.model = prompt.model.manifest.name
         self.prompt_tokens = len(prompt.tokens)
+        self.cached_tokens = session.cached_tokens
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.hops = _hop_reports(session)

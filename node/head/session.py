@@ -12,14 +12,9 @@ from collections.abc import Sequence
 
 from node.head.opening import Opening
 from node.head.payer import Payer
+from node.head.prefix import Prefix
 from node.router.base import RoutePlan
-from protocol.errors import (
-    ErrorCode,
-    HopFailed,
-    PieceworkError,
-    RemoteProtocolError,
-    SessionError,
-)
+from protocol.errors import ErrorCode, HopFailed, PieceworkError, RemoteProtocolError, SessionError
 from protocol.frame import (
     PROTOCOL,
     Ack,
@@ -61,13 +56,17 @@ class RouteSession:
         wire_dtype: WireDtype,
         capacity_tokens: int,
         sampling: SamplingParameters,
+        prefix: Prefix | None = None,
     ) -> None:
         self.plan = plan
         self._host = host
         self._manifest = manifest
+        self._prefix = prefix
+        offered = prefix.offered if prefix else ()
         self._opening = Opening(
-            plan, host.peer_id, manifest.manifest_hash, wire_dtype, capacity_tokens, sampling
-        )
+            plan, host.peer_id, manifest.manifest_hash, wire_dtype, capacity_tokens, sampling,
+            offered,
+        )  # fmt: skip
         self._payer = Payer(plan.payer_key, plan.leases) if plan.payer_key else None
         self._session = HeadSession(
             plan.session_id,
@@ -75,6 +74,7 @@ class RouteSession:
             hidden_size=manifest.hidden_size,
             wire_dtype=wire_dtype,
             metered=self._payer is not None,
+            prefix_blocks=len(offered),
         )
         self._streams: dict[int, Stream] = {}
         self._readers: list[asyncio.Task[None]] = []
@@ -96,6 +96,11 @@ class RouteSession:
         return self._session.position
 
     @property
+    def cached_tokens(self) -> int:
+        """Rows that every hop had from an earlier session: the first step begins behind them."""
+        return self._session.cached_tokens
+
+    @property
     def steps_in_flight(self) -> int:
         return self._session.in_flight
 
@@ -113,29 +118,31 @@ class RouteSession:
                 )
                 while self._session.state is SessionState.OPENING:
                     await self._wait_change()
+                if (truncate := self._session.align()) is not None:
+                    await self._send(0, truncate)
         except TimeoutError:
             silent = next(i for i in range(len(self._hops)) if not self._has_opened(i))
             raise self._hop_failed(silent, ErrorCode.TIMED_OUT, "it did not open in time") from None
 
     async def send_step(
-        self, kind: StepKind, payload: bytes, *, count: int, wanted: int, dtype: WireDtype | None
+        self,
+        kind: StepKind,
+        payload: bytes,
+        *,
+        tokens: Sequence[int],
+        wanted: int,
+        dtype: WireDtype | None,
     ) -> None:
-        """Send `count` rows round; the result comes by `receive_result`, in order."""
+        """Send the rows of `tokens` round; the result comes by `receive_result`, in order."""
         self._raise_failure()
         digest = payload_hash(payload)
-        ticket = self._session.send_step(kind, count, wanted, digest)
+        ticket = self._session.send_step(kind, len(tokens), wanted, digest)
+        if self._prefix is not None:
+            self._prefix.record(ticket.position, tokens)
         step = Step(
-            self._session.session_id,
-            self._session.epoch,
-            kind,
-            ticket.position,
-            count,
-            wanted,
-            dtype,
-            self._manifest.hidden_size if dtype else 0,
-            payload,
-            digest,
-        )
+            self._session.session_id, self._session.epoch, kind, ticket.position, ticket.count,
+            wanted, dtype, self._manifest.hidden_size if dtype else 0, payload, digest,
+        )  # fmt: skip
         await self._send(0, step)
 
     async def receive_result(self) -> Result:
@@ -158,7 +165,7 @@ class RouteSession:
     async def close(self, *, cancelled: bool) -> None:
         """Tell every hop that it is over, so that it frees its KV. Never raises; call once."""
         if self._session.state in (SessionState.OPENING, SessionState.READY):
-            frame = self._session.close(cancelled=cancelled)
+            frame = self._session.close(cancelled=cancelled, keep=self._kept())
             living = self._streams.keys() - self._gone
             await asyncio.gather(
                 *(self._send(index, frame) for index in living), return_exceptions=True
@@ -174,6 +181,12 @@ class RouteSession:
         for stream in self._streams.values():
             with contextlib.suppress(TransportError):
                 stream.finish()
+
+    def _kept(self) -> tuple[bytes, ...]:
+        """What hops may keep: nothing of a session that failed, for who knows from when on."""
+        if self._prefix is None or self._failure is not None:
+            return ()
+        return self._prefix.kept(self._session.rows_arrived)
 
     async def _settle(self, payer: Payer) -> None:
         """Sign the last receipts of every hop that is still there, and wait for their names."""

@@ -40,6 +40,8 @@ class FakeScript:
     """Before the first piece."""
     piece_s: float = 0.0
     """Before each further piece."""
+    cached_tokens: int = 0
+    """Of the prompt, as found at the hops."""
     opening_error: Exception | None = None
     """Raised by `answer` instead of opening."""
     piece_errors: Mapping[int, Exception] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class FakeAnswer:
         self.session_id = session_id
         self.model = request.model
         self.prompt_tokens = sum(len(str(m["content"]).split()) for m in request.messages)
+        self.cached_tokens = script.cached_tokens
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.hops = FAKE_HOPS

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from node.engine.runner import EngineRunner
 from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
+from node.serve.prefix import scoped_prefix
 from node.serve.work import LinkBytes, StepWork
 from protocol.errors import (
     ErrorCode,
@@ -229,7 +230,8 @@ class HopDriver:
 
     async def _take_close(self, frame: Close) -> None:
         meter = self.session.accept_close(frame)
-        await self._runner.close(self._sequence_id)
+        keep = scoped_prefix(self._head.peer_id, frame.keep)
+        await self._runner.close(self._sequence_id, keep=keep)
         if meter is not None:
             await self._send_head(meter)
         elif self.session.state is SessionState.CLOSING:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from node.engine.base import Output, StepItem, wire_array_dtype
+from node.engine.base import Output, StepItem
+from node.engine.wire import from_payload
 from protocol.frame import Open, Step
 
 __all__ = ["step_item"]
@@ -14,8 +15,9 @@ def step_item(step: Step, sequence_id: int, opened: Open, *, samples: bool) -> S
     if step.dtype is None:
         tokens = np.frombuffer(step.payload, dtype="<i4").astype(np.int32, copy=False)
     else:
-        rows = np.frombuffer(step.payload, dtype=wire_array_dtype(step.dtype))
-        hidden = rows.reshape(step.count, step.hidden_size)
+        hidden = from_payload(
+            step.payload, step.dtype, count=step.count, hidden_size=step.hidden_size
+        )
     return StepItem(
         sequence_id=sequence_id,
         position=step.position,

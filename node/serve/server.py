@@ -12,6 +12,7 @@ from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
 from node.serve.hop import HopDriver
 from node.serve.links import LinkBoard
+from node.serve.prefix import scoped_prefix
 from protocol.errors import (
     ErrorCode,
     NeighbourGone,
@@ -135,22 +136,23 @@ class SessionServer:
                 window_tokens=lease.window_tokens if lease else None,
                 credit_tokens=lease.credit_tokens if lease else None,
             )
-            await self._runner.open(
+            cached_tokens = await self._runner.open(
                 sequence_id,
                 capacity_tokens=request.capacity_tokens,
                 sampling=request.sampling if request.is_last and not request.sealed else None,
                 span=request.span,
+                prefix=scoped_prefix(head.peer_id, request.prefix),
             )
             with self._links.expect(request) as link:
                 async with asyncio.timeout(OPEN_TIMEOUT_S):
                     link_out = await self._open_link_out(request, head)
                     opened = Opened(
                         request.session_id, request.epoch, request.hop_index,
-                        self._backend, link_out.path_kind,
+                        self._backend, link_out.path_kind, cached_tokens,
                     )  # fmt: skip
                     await head.send(*encode_frame(opened))
                     link_in = head if request.hop_index == 0 else await link.wait(request.previous)
-                session.ready()
+                session.ready(cached_tokens=cached_tokens)
                 driver = HopDriver(
                     session, self._runner, sequence_id=sequence_id, head=head, link_in=link_in,
                     link_out=link_out, lease=lease, collector=self._collector,

@@ -13,6 +13,7 @@ from node.engine.fake import load
 from node.engine.runner import EngineRunner
 from node.head.ends import Ends, OpenEnds, SealedEnds
 from node.head.generate import generate
+from node.head.prefix import Prefix, PrefixSecret
 from node.head.session import RouteSession
 from node.router.base import RoutePlan
 from node.serve.admission import Admission, LeaseAdmission, OwnAdmission, ServedShard
@@ -95,6 +96,8 @@ class Ring:
     providers: list[Provider] = field(default_factory=list)
     window_tokens: int = 4
     credit_windows: int = 8
+    prefix_secret: PrefixSecret = field(default_factory=PrefixSecret)
+    wire: WireDtype = WireDtype.FP32
 
     def spec(self, span: Span, *, embeds: bool, has_head: bool) -> ShardSpec:
         return self.model.spec(span, embeds=embeds, has_head=has_head)
@@ -149,7 +152,7 @@ class Ring:
         hops, head = route.hops, self.head_host.peer_id
         work = work_bound(
             layers=len(hops[index].span), prompt_tokens=tokens_max, output_tokens=tokens_max,
-            bytes_per_token=self.model.manifest.hidden_size * 4,
+            bytes_per_token=self.wire.row_bytes(self.model.manifest.hidden_size),
         )  # fmt: skip
         return Lease(
             lease_id=KeyPair.generate().seed[:16],
@@ -165,7 +168,7 @@ class Ring:
             manifest_hash=self.model.manifest.manifest_hash,
             span=hops[index].span,
             hidden_size=self.model.manifest.hidden_size,
-            wire_dtype=WireDtype.FP32,
+            wire_dtype=self.wire,
             rates=RATES,
             work_max=work,
             amount_nanos_max=10**9,
@@ -178,17 +181,24 @@ class Ring:
             settle_by_s=int(now_s) + 600,
         )
 
-    def session(self, plan: RoutePlan, *, capacity_tokens: int = 400) -> RouteSession:
+    def session(
+        self, plan: RoutePlan, *, capacity_tokens: int = 400, prefix: Prefix | None = None
+    ) -> RouteSession:
         return RouteSession(
-            self.head_host, plan, self.model.manifest, wire_dtype=WireDtype.FP32,
-            capacity_tokens=capacity_tokens, sampling=GREEDY,
+            self.head_host, plan, self.model.manifest, wire_dtype=self.wire,
+            capacity_tokens=capacity_tokens, sampling=GREEDY, prefix=prefix,
         )  # fmt: skip
+
+    def prefix(self, plan: RoutePlan, prompt, tenant: str) -> Prefix:
+        manifest_hash = self.model.manifest.manifest_hash
+        root = self.prefix_secret.root(tenant, plan, manifest_hash, self.wire)
+        return Prefix(root, prompt)
 
     def ends(self) -> Ends:
         if not self.sealed:
             return OpenEnds()
         return SealedEnds(
-            self.ends_runner, wire_dtype=WireDtype.FP32, sampling=GREEDY, capacity_tokens=400
+            self.ends_runner, wire_dtype=self.wire, sampling=GREEDY, capacity_tokens=400
         )
 
     async def answer(self, *, max_tokens: int = 24, prompt=PROMPT, eos=frozenset()) -> list[int]:
@@ -224,6 +234,7 @@ async def make_ring(
     paid: bool = False,
     sealed: bool = True,
     model: RingModel | None = None,
+    wire: WireDtype = WireDtype.FP32,
     **network,
 ):
     """A ring of `hop_count` providers (0: the test adds its own), stopped at the end."""
@@ -232,7 +243,7 @@ async def make_ring(
     ends = model.spec(Span(0, 0), embeds=True, has_head=True)
     ring = Ring(
         directory, model, net, net.host(), EngineRunner(LocalEngine(lambda: model.loads[0](ends))),
-        KeyPair.generate() if paid else None, sealed=sealed,
+        KeyPair.generate() if paid else None, sealed=sealed, wire=wire,
     )  # fmt: skip
     for span in spans(hop_count, model.manifest.layers) if hop_count else ():
         ring.add_provider(span)

@@ -121,6 +121,24 @@ async def test_stream_and_whole_answer_agree_and_are_charged(live):
     assert "WARNING" not in live.log("gateway")
 
 
+async def test_what_the_providers_still_have_is_neither_run_nor_charged_again(live):
+    question = "What does a relay do for two nodes behind routers? " * 12
+    answers, charged = [], []
+    for _ in range(2):
+        answer = await ask(live, question, max_tokens=10)
+        answers.append(answer)
+        session = await settled(live, answer.model_extra["piecework"]["session_id"])
+        charged.append(session["charged_nanos"])
+    cached = [answer.usage.prompt_tokens_details.cached_tokens for answer in answers]
+    assert cached == [0, (answers[0].usage.prompt_tokens - 1) // 64 * 64]
+    assert cached[1] >= 128
+    assert answers[1].choices[0].message.content == answers[0].choices[0].message.content
+    assert charged[1] < charged[0] / 2
+    for home in live.pool.provider_homes:
+        status = await read_status(home)
+        assert status["engine"]["engine"]["reused_tokens"] >= cached[1]
+
+
 async def test_many_buyers_at_once_get_the_same_answer(live):
     expected = unsplit_answer(QUESTION, 30)
     answers = await asyncio.gather(*(ask(live, max_tokens=30) for _ in range(6)))

@@ -64,6 +64,11 @@ class TestWhole:
         assert completion.piecework["session_id"] == "session-1"
         assert completion.piecework["hops"][1]["span"] == "12-24"
 
+    def test_usage_tells_what_the_hops_had_still(self, serve: Callable[..., Any]) -> None:
+        served = serve(FakeHead(FakeScript(cached_tokens=3)))
+        usage = served.sdk.chat.completions.create(**ASK).usage
+        assert (usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens) == (4, 3)
+
     def test_parameters_reach_the_head(self, serve: Callable[..., Any]) -> None:
         served = serve()
         served.sdk.chat.completions.create(
