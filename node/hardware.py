@@ -23,7 +23,19 @@ SPARE_SHARE = 0.5
 """Of free memory that an engine may take for speed where nobody set a limit."""
 OVERHEAD = 1.15
 """Activations, allocator and Python on top of weights and KV."""
-_ELEMENT_BYTES = {ComputeDtype.FP32: 4, ComputeDtype.BF16: 2}
+_WEIGHT_BYTES = {
+    ComputeDtype.FP32: 4.0,
+    ComputeDtype.BF16: 2.0,
+    ComputeDtype.INT8: 1.02,  # with a scale of 4 bytes a row of 256 inputs or more
+    ComputeDtype.INT4: 0.57,  # with 4 bytes of scale and zero point a group of 64
+}
+_ROW_ELEMENT_BYTES = {
+    ComputeDtype.FP32: 4,
+    ComputeDtype.BF16: 2,
+    ComputeDtype.INT8: 2,
+    ComputeDtype.INT4: 2,
+}
+"""Of keys and values: int8 and int4 are dtypes of weights alone."""
 
 
 def available_memory_bytes() -> int:
@@ -37,12 +49,15 @@ def spare_memory_bytes() -> int:
 
 
 def default_threads() -> int:
-    """All cores but one, which carries the network and the owner; at least one."""
-    return (
-        max(1, len(os.sched_getaffinity(0)) - 1)
-        if hasattr(os, "sched_getaffinity")
-        else max(1, (os.cpu_count() or 2) - 1)
-    )
+    """A thread a physical core this process may use, but one logical core is left free.
+
+    It carries the network and the owner. Two threads of one core share its matrix units and caches,
+    so a second one only adds waiting.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if has_affinity else (os.cpu_count() or 1)
+    physical = psutil.cpu_count(logical=False) or usable
+    return max(1, min(physical, usable - 1))
 
 
 def kv_bytes_per_token_layer(config: Mapping[str, Any], dtype: ComputeDtype) -> int:
@@ -50,7 +65,7 @@ def kv_bytes_per_token_layer(config: Mapping[str, Any], dtype: ComputeDtype) -> 
     heads = int(config["num_attention_heads"])
     key_value_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-    return 2 * key_value_heads * head_dim * _ELEMENT_BYTES[dtype]
+    return 2 * key_value_heads * head_dim * _ROW_ELEMENT_BYTES[dtype]
 
 
 def memory_for_layers(
@@ -58,7 +73,7 @@ def memory_for_layers(
     kv_bytes: int, kv_tokens: int,
 ) -> int:  # fmt: skip
     """Bytes that a span of these layers takes while serving `kv_tokens`."""
-    weights = sum(layer_sizes) * _ELEMENT_BYTES[dtype] // stored_element_bytes
+    weights = sum(layer_sizes) * _WEIGHT_BYTES[dtype] / stored_element_bytes
     return int((weights + kv_bytes * kv_tokens * len(layer_sizes)) * OVERHEAD)
 
 

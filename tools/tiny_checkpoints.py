@@ -26,7 +26,8 @@ __all__ = ["FAMILIES", "Family", "make_checkpoint"]
 TOKENIZER_DIRECTORY = Path(__file__).parents[1] / "node" / "assets" / "piecework-tiny"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SLIDING_WINDOW = 64
-GEMMA_SPREAD = 0.05  # its scaled, tied embedding would otherwise repeat the last token for ever
+VECTOR_SPREAD = 0.1
+GEMMA_EMBEDDING = 0.1  # its scaled, tied embedding would otherwise repeat the last token for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Family:
     layers: int = 6
     dtype: str = "float32"
     max_shard_size: str = "100KB"
+    embedding_factor: float = 1.0
+    """What the embedding's random values are multiplied with."""
 
 
 COMMON: Mapping[str, Any] = MappingProxyType({
@@ -71,6 +74,19 @@ YARN_ROPE: Mapping[str, Any] = MappingProxyType({
     "truncate": False,
 })  # fmt: skip
 
+LATENT: Mapping[str, Any] = MappingProxyType({
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 24,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 40,
+    "moe_intermediate_size": 64,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+})  # fmt: skip
+
 FAMILIES: Mapping[str, Family] = MappingProxyType({
     "llama": Family("llama", {
         "tie_word_embeddings": True,
@@ -84,17 +100,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({
         "tie_word_embeddings": True,
         "sliding_window": SLIDING_WINDOW,
         "query_pre_attn_scalar": 16,
-        "initializer_range": GEMMA_SPREAD,
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
-    }),
+    }, embedding_factor=GEMMA_EMBEDDING),
     "gemma3_text": Family("gemma3_text", {
         "tie_word_embeddings": True,
         "sliding_window": SLIDING_WINDOW,
         "query_pre_attn_scalar": 16,
-        "initializer_range": GEMMA_SPREAD,
         "sliding_window_pattern": 3,
-    }),
+    }, embedding_factor=GEMMA_EMBEDDING),
     "mixtral": Family("mixtral", {"num_local_experts": 8, "num_experts_per_tok": 2}),
     "qwen3_moe": Family("qwen3_moe", {
         "num_experts": 8,
@@ -102,20 +116,16 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({
         "moe_intermediate_size": 64,
         "norm_topk_prob": True,
     }),
+    "deepseek_v2": Family("deepseek_v2", {
+        **LATENT,
+        "q_lora_rank": None,
+        "topk_method": "greedy",
+    }),
     "deepseek_v3": Family("deepseek_v3", {
-        "num_key_value_heads": 4,
+        **LATENT,
         "q_lora_rank": 32,
-        "kv_lora_rank": 32,
-        "qk_rope_head_dim": 16,
-        "qk_nope_head_dim": 32,
-        "v_head_dim": 32,
-        "moe_intermediate_size": 64,
-        "n_routed_experts": 8,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 2,
         "n_group": 2,
         "topk_group": 1,
-        "first_k_dense_replace": 1,
     }),
     "gpt_oss": Family("gpt_oss", {
         "sliding_window": SLIDING_WINDOW,
@@ -123,6 +133,29 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({
         "num_experts_per_tok": 2,
         "rope_parameters": dict(YARN_ROPE),
     }),
+    "cohere2": Family("cohere2", {
+        "tie_word_embeddings": True,
+        "sliding_window": SLIDING_WINDOW,
+        "logit_scale": 0.25,
+    }),
+    "gemma": Family("gemma", {"tie_word_embeddings": True}, embedding_factor=GEMMA_EMBEDDING),
+    "glm4_moe": Family("glm4_moe", {
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": True,
+        "attention_bias": True,
+    }),
+    "granite": Family("granite", {
+        "tie_word_embeddings": True,
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 4.0,
+    }),
+    "smollm3": Family("smollm3"),
     "llama-0.5b": Family("llama", {
         "vocab_size": 32768,
         "hidden_size": 1024,
@@ -159,9 +192,19 @@ def make_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype or row.dtype))
+        stir_vectors(model)
+        model.get_input_embeddings().weight.data.mul_(row.embedding_factor)
     model.save_pretrained(directory, max_shard_size=max_shard_size or row.max_shard_size)
     copy_tokenizer(directory, config.vocab_size)
     return directory
+
+
+def stir_vectors(model: torch.nn.Module) -> None:
+    """Give norms, biases and sinks values of their own: born as ones or zeros, a lost one would
+    not be seen."""
+    for values in model.state_dict().values():
+        if values.dim() == 1:
+            values.add_(torch.randn(values.shape).to(values.dtype), alpha=VECTOR_SPREAD)
 
 
 def copy_tokenizer(directory: Path, vocabulary: int) -> None:

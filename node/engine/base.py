@@ -2,7 +2,7 @@
 
 An engine is synchronous and single-threaded from outside; `worker.py` gives it a process of its
 own and `runner.py` batches for it. Arrays that cross this border are numpy: float32 for the wire
-dtype fp32, uint16 (the bits) for bf16, int32 for token ids.
+dtype fp32, uint16 (the bits) for bf16, uint8 (the bytes) for int8b32, int32 for token ids.
 """
 
 from abc import ABC, abstractmethod
@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
 from protocol.errors import EngineError
+from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.route import Span
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
 
 __all__ = [
+    "PREFIX_BLOCK_TOKENS",
     "Activation",
     "ComputeDtype",
     "Engine",
@@ -31,20 +34,29 @@ __all__ = [
     "StepResult",
     "TokenIds",
     "wire_array_dtype",
+    "wire_array_shape",
 ]
 
-Activation = npt.NDArray[np.float32] | npt.NDArray[np.uint16]
-"""(tokens, hidden_size); float32 for fp32, uint16 bits for bf16. C-contiguous."""
+Activation = npt.NDArray[np.float32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
+"""Rows as they travel, `wire_array_shape` and `wire_array_dtype`. C-contiguous."""
 
 TokenIds = npt.NDArray[np.int32]
 """(tokens,)"""
 
 
 class ComputeDtype(StrEnum):
-    """What the layers compute in. Tokens are identical to the unsplit model only in fp32."""
+    """A shard's numerics class: what its linears' weights are held in, and what rows compute in.
+
+    Tokens are identical to the unsplit model only in fp32. int8 and int4 are weight-only: norms,
+    embeddings, KV and activations stay bf16.
+    """
 
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
+    """One scale an output row; in MLX one a group of 64 inputs."""
+    INT4 = "int4"
+    """One scale and zero point a group of 64 inputs."""
 
 
 class Output(StrEnum):
@@ -71,6 +83,8 @@ class ShardSpec:
     threads: int = 1
     spare_bytes: int = 0
     """Memory the engine may take beyond weights and KV where that makes it faster."""
+    device: str = "auto"
+    """torch: `cpu`, `cuda`, `cuda:1`, `mps`; MLX: `cpu`, `gpu`; `auto` takes the fastest here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,7 @@ class StepItem:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """An item's output: `hidden` (wanted, hidden_size) in the wire dtype, or `tokens` (wanted,).
+    """An item's output: `hidden`, the wanted rows in the wire dtype, or `tokens` (wanted,).
 
     `tokens[i]` was drawn after the row at position p and belongs at position p + 1.
     """
@@ -128,6 +142,10 @@ class EngineStatistics:
     rows: int
     busy_s: float
     """Seconds spent inside step() since load."""
+    kv_tokens_cached: int = 0
+    """Rows kept of closed sequences for reuse; given up as soon as an opening needs their room."""
+    reused_tokens: int = 0
+    """Rows that openings found here already, since load."""
 
 
 class Engine(ABC):
@@ -145,12 +163,17 @@ class Engine(ABC):
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
         """Begin a sequence and reserve `capacity_tokens` of the KV budget for it.
 
         `span`: the layers its rows run through, where a route uses only a part of the shard.
-        `sampling` is needed where the sequence asks for Output.TOKENS. Raises OutOfKV, and
-        StepInvalid for an id that is open already or a span outside the shard.
+        `sampling` is needed where the sequence asks for Output.TOKENS. `prefix[i]` names the first
+        (i + 1) * PREFIX_BLOCK_TOKENS rows the sequence will have (a hash chain over all that
+        decides them); gives back how many rows are here already from a closed sequence of the
+        same span: the sequence begins with that length. Rows kept for reuse never make an
+        opening fail. Raises OutOfKV, and StepInvalid for an id that is open already or a span
+        outside the shard.
         """
 
     @abstractmethod
@@ -167,8 +190,12 @@ class Engine(ABC):
         """Forget every row at or after `position`; exact, also in sliding-window layers."""
 
     @abstractmethod
-    def close(self, sequence_id: int) -> None:
-        """Free the sequence's KV. Closing an unknown sequence is no error: cancel may race."""
+    def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
+        """End the sequence. Closing an unknown sequence is no error: cancel may race.
+
+        Its KV is freed, but the rows that `keep` names (as `prefix` of open; at most the rows it
+        has) may stay for reuse while nobody needs the room.
+        """
 
     @abstractmethod
     def statistics(self) -> EngineStatistics: ...
@@ -176,4 +203,16 @@ class Engine(ABC):
 
 def wire_array_dtype(dtype: WireDtype) -> npt.DTypeLike:
     """The numpy dtype that carries a wire dtype's elements."""
-    return np.float32 if dtype is WireDtype.FP32 else np.uint16
+    match dtype:
+        case WireDtype.FP32:
+            return np.float32
+        case WireDtype.BF16:
+            return np.uint16
+        case WireDtype.INT8B32 | WireDtype.INT8B32H:
+            return np.uint8
+    assert_never(dtype)
+
+
+def wire_array_shape(count: int, hidden_size: int, dtype: WireDtype) -> tuple[int, int]:
+    """(rows, elements): hidden_size elements, but a row's bytes where they are the elements."""
+    return count, dtype.row_bytes(hidden_size) // np.dtype(wire_array_dtype(dtype)).itemsize

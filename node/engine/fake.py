@@ -1,9 +1,10 @@
 """FakeEngine: the real interface over small integer arithmetic, needing config.json and no weights.
 
-For flow tests and gateway load benchmarks. Every value is an integer in [0, 251), exact in fp32
-and in bf16, so a model cut anywhere yields the tokens of the uncut one. Each layer keeps a row per
-position and reads the row before, so a wrong position, a lost truncate or a mixed-up sequence
-changes the tokens that follow.
+For flow tests and gateway load benchmarks. Every value is an integer in [0, 251) and survives
+fp32, bf16 and int8b32 exactly, so there a model cut anywhere yields the tokens of the uncut one;
+int8b32h rounds, so that its tokens depend on the cuts. Each layer keeps a row per position and
+reads the row before, so a wrong position, a lost truncate or a mixed-up sequence changes the tokens
+that follow.
 """
 
 import hashlib
@@ -27,8 +28,10 @@ from node.engine.base import (
     StepResult,
     TokenIds,
 )
-from node.engine.errors import ModelNotFound, ModelUnsupported, OutOfKV, StepInvalid
+from node.engine.errors import ModelNotFound, ModelUnsupported, StepInvalid
+from node.engine.prefix_cache import KVBudget
 from node.engine.validation import find_fault, sequence_span, validate_spec
+from node.engine.wire import decode, encode
 from protocol.errors import EngineError
 from protocol.route import Span
 from protocol.sampling import SamplingParameters
@@ -38,6 +41,9 @@ __all__ = ["DELAY_FIELD", "FakeEngine", "load"]
 
 PRIME = 251
 """The largest prime whose residues bf16 holds exactly (8 significant bits)."""
+
+CENTRE = PRIME // 2
+"""Residues travel less this: within ±125 a scale of int8b32 is below 1, so rounding undoes it."""
 
 DELAY_FIELD = "fake_step_delay_ms"
 """Optional entry of config.json: how long every step sleeps, in milliseconds."""
@@ -50,7 +56,7 @@ Residues = npt.NDArray[np.int64]
 class _Sequence:
     capacity: int
     sampling: SamplingParameters | None
-    first_layer: int
+    span: Span
     length: int = 0
     sums: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     """Per layer (capacity, hidden_size): at row p, the sum over q <= p of (q + 1) * input[q]."""
@@ -64,6 +70,7 @@ class FakeEngine(Engine):
         self._info = info
         self._step_delay_s = step_delay_s
         self._sequences: dict[int, _Sequence] = {}
+        self._budget: KVBudget[_Sequence] = KVBudget(spec.kv_tokens, _cut)
         self._steps = 0
         self._rows = 0
         self._busy_s = 0.0
@@ -79,19 +86,26 @@ class FakeEngine(Engine):
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
         layers = sequence_span(span, self._spec.span)
-        left = self._spec.kv_tokens - self._reserved
-        if len(self._spec.span) and capacity_tokens > left:
-            raise OutOfKV(f"{capacity_tokens} tokens were asked for; {left} are left.")
+        found = None
+        if len(self._spec.span):
+            found = self._budget.open(capacity_tokens, layers, prefix)
         shape = (capacity_tokens, self._info.hidden_size)
         sums = [np.zeros(shape, np.uint8) for _ in range(len(layers))]
-        self._sequences[sequence_id] = _Sequence(capacity_tokens, sampling, layers.start, sums=sums)
+        sequence = _Sequence(capacity_tokens, sampling, layers, sums=sums)
+        if found is not None:
+            sequence.length = found.tokens
+            for mine, theirs in zip(sums, found.rows.sums, strict=True):
+                mine[: found.tokens] = theirs[: found.tokens]
+        self._sequences[sequence_id] = sequence
+        return sequence.length
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
@@ -114,24 +128,23 @@ class FakeEngine(Engine):
             raise StepInvalid(f"A sequence of {sequence.length} rows has no position {position}.")
         sequence.length = position
 
-    def close(self, sequence_id: int) -> None:
-        self._sequences.pop(sequence_id, None)
+    def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is not None and len(self._spec.span):
+            length = sequence.length
+            self._budget.close(sequence.capacity, sequence.span, sequence, length, keep)
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
             sequences=len(self._sequences),
-            kv_tokens_reserved=self._reserved,
+            kv_tokens_reserved=self._budget.reserved_tokens,
             kv_tokens_max=self._spec.kv_tokens,
             steps=self._steps,
             rows=self._rows,
             busy_s=self._busy_s,
+            kv_tokens_cached=self._budget.cached_tokens,
+            reused_tokens=self._budget.reused_tokens,
         )
-
-    @property
-    def _reserved(self) -> int:
-        if len(self._spec.span) == 0:
-            return 0
-        return sum(sequence.capacity for sequence in self._sequences.values())
 
     def _run(self, item: StepItem, *, is_repeated: bool) -> StepResult | EngineError:
         if is_repeated:
@@ -154,9 +167,9 @@ class FakeEngine(Engine):
             rows = _embed(item.tokens, self._info.hidden_size)
         else:
             assert item.hidden is not None
-            rows = _from_wire(item.hidden, item.wire_dtype)
+            rows = _from_wire(item.hidden, item.wire_dtype, self._info.hidden_size)
         for index, sums in enumerate(sequence.sums):
-            rows = _layer(sequence.first_layer + index, rows, sums, item.position)
+            rows = _layer(sequence.span.start + index, rows, sums, item.position)
         sequence.length = item.position + item.count
         wanted = rows[item.count - item.wanted :]
         if item.output is Output.HIDDEN:
@@ -201,6 +214,12 @@ def load(spec: ShardSpec) -> FakeEngine:
     return FakeEngine(spec, info, step_delay_s=float(config.get(DELAY_FIELD, 0)) / 1000)
 
 
+def _cut(sequence: _Sequence, length: int) -> None:
+    """Forget what a closed sequence's rows held past `length`."""
+    for sums in sequence.sums:
+        sums[length:] = 0
+
+
 def _embed(tokens: TokenIds, hidden_size: int) -> Residues:
     columns = np.arange(hidden_size, dtype=np.int64)
     high, low = np.divmod(tokens.astype(np.int64)[:, None], PRIME)
@@ -220,16 +239,12 @@ def _layer(layer: int, rows: Residues, sums: npt.NDArray[np.uint8], position: in
     return np.asarray(mixed % PRIME, np.int64)
 
 
-def _from_wire(hidden: Activation, dtype: WireDtype) -> Residues:
-    if dtype is WireDtype.BF16:
-        hidden = (hidden.astype(np.uint32) << 16).view(np.float32)
+def _from_wire(hidden: Activation, dtype: WireDtype, hidden_size: int) -> Residues:
+    values = np.rint(decode(hidden, dtype, hidden_size))
     # A peer may send any finite number; the largest must still fit an integer.
-    residues: Residues = np.clip(hidden, -1e9, 1e9).astype(np.int64) % PRIME
+    residues: Residues = (np.clip(values, -1e9, 1e9).astype(np.int64) + CENTRE) % PRIME
     return residues
 
 
 def _to_wire(rows: Residues, dtype: WireDtype) -> Activation:
-    values = rows.astype(np.float32)
-    if dtype is WireDtype.FP32:
-        return values
-    return (values.view(np.uint32) >> 16).astype(np.uint16)  # exact: eight bits hold the value
+    return encode((rows - CENTRE).astype(np.float32), dtype)

@@ -2,14 +2,20 @@
 
 import numpy as np
 
-from node.engine.base import Activation, EngineInfo, Output, ShardSpec, StepItem, wire_array_dtype
+from node.engine.base import (
+    EngineInfo,
+    Output,
+    ShardSpec,
+    StepItem,
+    wire_array_dtype,
+    wire_array_shape,
+)
 from node.engine.errors import ShardMismatch, StepInvalid
+from node.engine.wire import is_sound
 from protocol.limits import STEP_TOKENS_MAX
 from protocol.route import Span
 
 __all__ = ["find_fault", "find_shape_fault", "sequence_span", "validate_spec"]
-
-BF16_EXPONENT = np.uint16(0x7F80)
 
 
 def validate_spec(spec: ShardSpec, layers: int) -> None:
@@ -38,7 +44,8 @@ def find_shape_fault(item: StepItem, hidden_size: int) -> StepInvalid | None:
         fits = item.tokens.shape == (item.count,) and item.tokens.dtype == np.int32
         return None if fits else StepInvalid(f"{item.count} token ids (int32) were expected.")
     assert item.hidden is not None
-    shape, dtype = (item.count, hidden_size), np.dtype(wire_array_dtype(item.wire_dtype))
+    shape = wire_array_shape(item.count, hidden_size, item.wire_dtype)
+    dtype = np.dtype(wire_array_dtype(item.wire_dtype))
     if item.hidden.shape != shape or item.hidden.dtype != dtype:
         return StepInvalid(f"Hidden states of shape {shape} in {item.wire_dtype} were expected.")
     return None
@@ -70,19 +77,11 @@ def find_fault(
         if item.tokens.min() < 0 or item.tokens.max() >= info.vocabulary_size:
             return StepInvalid(f"A token id is outside [0, {info.vocabulary_size}).")
     # One NaN would spread to every row after it, and to the tokens that are sampled.
-    if item.hidden is not None and not _is_finite(item.hidden):
-        return StepInvalid("The hidden states hold NaN or infinity.")
+    if item.hidden is not None and not is_sound(item.hidden, item.wire_dtype, info.hidden_size):
+        return StepInvalid("The hidden states hold NaN or infinity, or a scale nobody sends.")
     if item.output is Output.TOKENS and not (spec.has_head and has_sampling):
         return StepInvalid("Tokens need a shard with the head and a sequence opened to sample.")
     return None
-
-
-def _is_finite(hidden: Activation) -> bool:
-    """Neither NaN nor infinity; in bf16 both have all the exponent's bits set."""
-    if hidden.dtype == np.float32:
-        return bool(np.isfinite(hidden).all())
-    exponents = np.bitwise_and(hidden, BF16_EXPONENT, dtype=np.uint16)
-    return not bool((exponents == BF16_EXPONENT).any())
 
 
 def sequence_span(span: Span | None, shard: Span) -> Span:

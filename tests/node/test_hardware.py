@@ -1,8 +1,16 @@
+import os
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.engine.base import ComputeDtype
-from node.hardware import kv_bytes_per_token_layer, layers_that_fit, memory_for_layers
+from node.hardware import (
+    default_threads,
+    kv_bytes_per_token_layer,
+    layers_that_fit,
+    memory_for_layers,
+)
 
 SIZES = st.lists(st.integers(1, 10**9), min_size=1, max_size=40)
 
@@ -30,3 +38,20 @@ def test_fp32_of_a_bf16_model_takes_twice_the_weights():
     half = memory_for_layers([1000], dtype=ComputeDtype.BF16, **terms)
     whole = memory_for_layers([1000], dtype=ComputeDtype.FP32, **terms)
     assert (half, whole) == (1150, 2300)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share"), [(ComputeDtype.INT8, 0.51), (ComputeDtype.INT4, 0.285)]
+)
+def test_quantized_weights_take_their_share_and_rows_stay_bf16(dtype, share):
+    terms = {"stored_element_bytes": 2, "kv_bytes": 0, "kv_tokens": 1}
+    plain = memory_for_layers([10**9], dtype=ComputeDtype.BF16, **terms)
+    assert memory_for_layers([10**9], dtype=dtype, **terms) == pytest.approx(share * plain)
+    config = {"num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
+    bf16 = kv_bytes_per_token_layer(config, ComputeDtype.BF16)
+    assert kv_bytes_per_token_layer(config, dtype) == bf16
+
+
+def test_one_logical_core_is_left_free():
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert 1 <= default_threads() <= max(1, usable - 1)

@@ -7,32 +7,65 @@ sequence's slot and attends each sequence's rows to its own rows only.
 
 Rows of one step are cut into runs: a `GroupRun` decodes one row each of neighbouring slots in one
 kernel call; a `SequenceRun` holds any number of rows of one sequence.
+
+What a family's attention needs beyond that is chosen once, by the name under which transformers
+finds the function: plain rows go straight into torch's kernel.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from node.engine.errors import ModelUnsupported
+from node.engine.torch_backend.families import LATENT_FAMILIES
+from node.engine.torch_backend.kernels import (
+    Kernel,
+    capped_attention,
+    latent_attention,
+    sink_attention,
+)
 from node.engine.torch_backend.kv import KVSequence
 from node.engine.torch_backend.runs import GroupRun, Run, SequenceRun
 
-__all__ = ["ATTENTION_NAME", "PackedStep", "register_attention", "sort_for_packing"]
+__all__ = ["PackedStep", "attention_name", "register_attention", "sort_for_packing"]
 
-ATTENTION_NAME = "piecework_packed"
+PLAIN = "piecework_packed"
+CAPPED = "piecework_capped"
+SINKS = "piecework_sinks"
+LATENT = "piecework_latent"
 
-GROUP_DENSITY_MIN = 0.5
-"""A group reads all slots between its first and last; below this share it would mostly read rows
-that nobody asked for."""
+CALL_ROWS = 128
+"""A call into the kernel takes about as long as reading so many rows of one sequence (measured
+with 8 KV heads of 64 in bf16), so this is what joining a group may waste."""
+
+
+def attention_name(family: str, config: Any) -> str:
+    """Under which name a model of this family finds its attention; `config` is transformers'."""
+    if family in LATENT_FAMILIES:
+        return LATENT
+    if family == "gpt_oss":
+        return SINKS
+    if family == "gemma2" and config.attn_logit_softcapping is not None:
+        return CAPPED
+    return PLAIN
 
 
 def register_attention() -> None:
-    """Make `packed_attention` known to transformers by name. Idempotent."""
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, packed_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, lambda *_, **__: None)
+    """Make the attention functions known to transformers by name. Idempotent."""
+    functions = {
+        PLAIN: packed_attention,
+        CAPPED: packed_capped_attention,
+        SINKS: packed_sink_attention,
+        LATENT: packed_latent_attention,
+    }
+    for name, function in functions.items():
+        ALL_ATTENTION_FUNCTIONS.register(name, function)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *_, **__: None)
 
 
 def packed_attention(
@@ -47,11 +80,12 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    kernel: Kernel = scaled_dot_product_attention,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a transformers attention layer calls: query (1, heads, N, head_dim), N packed rows.
 
-    Returns (1, N, heads, head_dim). The mask is None: `packed_step` knows who sees whom.
+    Returns (1, N, heads, value_dim). The mask is None: `packed_step` knows who sees whom.
     """
     if softcap is not None or s_aux is not None or attention_mask is not None:
         raise ModelUnsupported("Attention with a softcap, sinks or a mask of its own.")
@@ -62,8 +96,40 @@ def packed_attention(
         value[0].transpose(0, 1),
         scaling=scaling,
         window=sliding_window,
+        kernel=kernel,
     )
     return rows.unsqueeze(0), None
+
+
+def packed_capped_attention(
+    *arguments: Any, softcap: float, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """As packed_attention, with scores held within +-softcap."""
+    kernel = partial(capped_attention, cap=softcap)
+    return packed_attention(*arguments, kernel=kernel, **options)
+
+
+def packed_sink_attention(
+    *arguments: Any, s_aux: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """As packed_attention, with a sink per head, `s_aux` (heads,)."""
+    return packed_attention(*arguments, kernel=partial(sink_attention, sinks=s_aux), **options)
+
+
+def packed_latent_attention(
+    module: Any, query: torch.Tensor, latent: torch.Tensor, *arguments: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """As packed_attention, for a module that `keep_latents` prepared.
+
+    query: (1, heads, N, nope + rope); latent: (1, 1, N, rank); then rotated keys (1, 1, N, rope).
+    Only latents and rotated keys are filed.
+    """
+    projection = module.latent_projection
+    query = projection.into_latents(query[0]).unsqueeze(0)
+    rows, _ = packed_attention(
+        module, query, latent, *arguments, kernel=latent_attention, **options
+    )
+    return projection.out_of_latents(rows[0]).unsqueeze(0), None
 
 
 def sort_for_packing(items: Sequence[tuple[KVSequence, int]]) -> list[int]:
@@ -78,7 +144,7 @@ def sort_for_packing(items: Sequence[tuple[KVSequence, int]]) -> list[int]:
 
 
 class PackedStep:
-    """Who the rows of one step belong to. Made per step, after `KVStore.make_room`.
+    """Who the rows of one step belong to. Made per step.
 
     `items`: (sequence, rows) in the order of `sort_for_packing`. `first_layer` is the global index
     of the slabs' first layer.
@@ -108,12 +174,13 @@ class PackedStep:
         *,
         scaling: float,
         window: int | None,
+        kernel: Kernel = scaled_dot_product_attention,
     ) -> torch.Tensor:
         """File the layer's new rows and attend. All (N, heads or kv_heads, head_dim).
 
         Attention runs in the dtype of the KV rows; the result has the query's.
         """
-        attended = self._attend(layer, query.to(self._dtype), key, value, scaling, window)
+        attended = self._attend(layer, query.to(self._dtype), key, value, scaling, window, kernel)
         return attended.to(query.dtype)
 
     def _attend(
@@ -124,13 +191,14 @@ class PackedStep:
         value: torch.Tensor,
         scaling: float,
         window: int | None,
+        kernel: Kernel,
     ) -> torch.Tensor:
         local_layer = layer - self._first_layer
         kv_heads = key.shape[1]
         if len(self._runs) == 1:
             (run,) = self._runs
             run.file(local_layer, key, value)
-            return run.attend(local_layer, query, kv_heads, scaling, window)
+            return run.attend(local_layer, query, kv_heads, scaling, window, kernel)
         counts = self._row_counts
         parts = zip(
             self._runs, query.split(counts), key.split(counts), value.split(counts), strict=True
@@ -138,7 +206,7 @@ class PackedStep:
         attended = []
         for run, query_part, key_part, value_part in parts:
             run.file(local_layer, key_part, value_part)
-            attended.append(run.attend(local_layer, query_part, kv_heads, scaling, window))
+            attended.append(run.attend(local_layer, query_part, kv_heads, scaling, window, kernel))
         return torch.cat(attended)
 
     def _add(self, run: Run, rows: int) -> None:
@@ -147,15 +215,22 @@ class PackedStep:
 
 
 def _group_end(items: Sequence[tuple[KVSequence, int]], start: int) -> int:
-    """The end of the longest dense group of one-row items that begins at `start`."""
+    """The end of the group of one-row items that begins at `start`, as far as it is worth one call.
+
+    A group reads as many rows as its longest sequence has, of every slot from first to last.
+    """
     first, rows = items[start]
-    best = start + 1
+    end = start + 1
     if rows != 1:
-        return best
-    for index in range(start + 1, len(items)):
-        sequence, rows = items[index]
+        return end
+    longest, last_slot = first.length + 1, first.slot
+    for sequence, rows in items[end:]:
         if rows != 1 or sequence.slab is not first.slab:
             break
-        if (index + 1 - start) >= GROUP_DENSITY_MIN * (sequence.slot + 1 - first.slot):
-            best = index + 1
-    return best
+        own = sequence.length + 1
+        joined = max(longest, own)
+        together = joined * (sequence.slot + 1 - first.slot)
+        if together > longest * (last_slot + 1 - first.slot) + own + CALL_ROWS:
+            break
+        longest, last_slot, end = joined, sequence.slot, end + 1
+    return end

@@ -20,7 +20,7 @@ from node.engine.base import (
     StepItem,
     StepResult,
 )
-from node.engine.errors import OutOfKV, StepInvalid
+from node.engine.errors import StepInvalid
 from node.engine.sampler import Logits, SamplerState, sample
 from node.engine.torch_backend.attention import PackedStep
 from node.engine.torch_backend.batch import (
@@ -30,8 +30,11 @@ from node.engine.torch_backend.batch import (
     gather_positions,
     pack,
 )
+from node.engine.torch_backend.heap import give_back_freed
 from node.engine.torch_backend.kv import KVStore
-from node.engine.torch_backend.rows import to_wire
+from node.engine.torch_backend.kv_admission import KVAdmission
+from node.engine.torch_backend.pages import is_out_of_memory
+from node.engine.torch_backend.rows import to_wire_all
 from node.engine.torch_backend.shard import Shard
 from node.engine.validation import find_fault, sequence_span
 from protocol.errors import EngineError
@@ -43,6 +46,9 @@ __all__ = ["TorchEngine"]
 Results = dict[int, StepResult | EngineError]
 """By the item's index in the batch."""
 
+GIVE_BACK_STEP_ROWS = 64
+"""Steps of more rows are prefills, long enough that giving their memory back is not felt."""
+
 
 class TorchEngine(Engine):
     """One shard in this process. Not thread-safe."""
@@ -51,12 +57,16 @@ class TorchEngine(Engine):
         config = shard.config
         self._spec = spec
         self._shard = shard
-        self._kv = KVStore(
+        store = KVStore(
             layers=len(spec.span),
-            kv_heads=config.num_key_value_heads,
-            head_dim=shard.head_dim,
+            kv_heads=shard.kv_heads,
+            key_dim=shard.key_dim,
+            value_dim=shard.value_dim,
             dtype=shard.dtype,
+            kv_tokens=spec.kv_tokens,
+            device=shard.device,
         )
+        self._kv = KVAdmission(store, spec.kv_tokens)
         self._info = EngineInfo(
             backend="torch",
             family=shard.family,
@@ -64,15 +74,15 @@ class TorchEngine(Engine):
             layers=config.num_hidden_layers,
             hidden_size=config.hidden_size,
             vocabulary_size=config.vocab_size,
-            context_tokens=config.max_position_embeddings,
+            context_tokens=shard.context_tokens,
             weight_bytes=shard.weight_bytes,
-            kv_bytes_per_token=self._kv.bytes_per_token,
+            kv_bytes_per_token=store.bytes_per_token,
         )
         self._sequences: dict[int, OpenSequence] = {}
-        self._reserved_tokens = 0
         self._steps = 0
         self._rows = 0
         self._busy_s = 0.0
+        give_back_freed()  # what loading left
 
     @property
     def info(self) -> EngineInfo:
@@ -85,10 +95,11 @@ class TorchEngine(Engine):
         capacity_tokens: int,
         sampling: SamplingParameters | None,
         span: Span | None = None,
-    ) -> None:
+        prefix: Sequence[bytes] = (),
+    ) -> int:
         """As the interface says; StepInvalid also for a capacity above the model's context.
 
-        A shard without layers keeps no KV and reserves nothing.
+        A shard without layers keeps no KV, reserves nothing and has no prefix to reuse.
         """
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
@@ -100,17 +111,10 @@ class TorchEngine(Engine):
         layers = sequence_span(span, self._spec.span)
         kv = None
         if len(self._spec.span):
-            free = self._spec.kv_tokens - self._reserved_tokens
-            if capacity_tokens > free:
-                raise OutOfKV(
-                    f"{capacity_tokens} tokens were asked for; of {self._spec.kv_tokens}, "
-                    f"{free} are free."
-                )
-            kv = self._kv.open(capacity_tokens)
-            self._reserved_tokens += capacity_tokens
-        self._sequences[sequence_id] = OpenSequence(
-            capacity_tokens, layers, kv, sampling, SamplerState()
-        )
+            kv = self._kv.open(capacity_tokens, layers, prefix)
+        sequence = OpenSequence(capacity_tokens, layers, kv, sampling, SamplerState())
+        self._sequences[sequence_id] = sequence
+        return sequence.length
 
     def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:
         started = time.perf_counter()
@@ -120,9 +124,12 @@ class TorchEngine(Engine):
             with torch.inference_mode():
                 for span in {work.sequence.span for work in works}:
                     same = [work for work in works if work.sequence.span == span]
-                    self._run(same, span, results)
+                    self._run_or_undo(same, span, results)
+        rows = sum(work.item.count for work in works)
+        if rows > GIVE_BACK_STEP_ROWS:
+            give_back_freed()
         self._steps += 1
-        self._rows += sum(work.item.count for work in works)
+        self._rows += rows
         self._busy_s += time.perf_counter() - started
         return [results[index] for index in range(len(batch))]
 
@@ -134,24 +141,25 @@ class TorchEngine(Engine):
         if position < 0 or (sequence.kv is not None and position > sequence.kv.length):
             raise StepInvalid(f"Sequence {sequence_id} has no position {position}.")
         if sequence.kv is not None:
-            sequence.kv.length = position
+            self._kv.truncate(sequence.kv, position)
         # The token that stands at `position` was drawn after the row before it, which stays.
         sequence.sampler.truncate(position + 1)
 
-    def close(self, sequence_id: int) -> None:
+    def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is not None and sequence.kv is not None:
-            self._kv.close(sequence.kv)
-            self._reserved_tokens -= sequence.capacity_tokens
+            self._kv.close(sequence.kv, sequence.capacity_tokens, sequence.span, keep)
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
             sequences=len(self._sequences),
-            kv_tokens_reserved=self._reserved_tokens,
+            kv_tokens_reserved=self._kv.budget.reserved_tokens,
             kv_tokens_max=self._spec.kv_tokens,
             steps=self._steps,
             rows=self._rows,
             busy_s=self._busy_s,
+            kv_tokens_cached=self._kv.budget.cached_tokens,
+            reused_tokens=self._kv.budget.reused_tokens,
         )
 
     def _accept(self, batch: Sequence[StepItem], results: Results) -> list[Work]:
@@ -182,20 +190,35 @@ class TorchEngine(Engine):
             has_sampling=sequence.sampling is not None,
         )
 
+    def _run_or_undo(self, works: list[Work], span: Span, results: Results) -> None:
+        """As `_run`; without memory for it, no sequence has moved and every item gets an error."""
+        try:
+            self._run(works, span, results)
+        except (MemoryError, RuntimeError) as error:
+            for work in works:
+                self._undo(work)
+            if not is_out_of_memory(error):
+                raise
+            for work in works:
+                results[work.index] = EngineError(
+                    "The machine has no memory for this step.",
+                    hint="Send smaller steps, or give the node less KV.",
+                )
+
     def _run(self, works: list[Work], span: Span, results: Results) -> None:
         """Run the rows of items that use the same layers, and put in each one's result."""
-        for work in works:
-            if work.sequence.kv is not None:
-                self._kv.make_room(work.sequence.kv, work.item.count)
         works = pack(works)
         shard = self._shard
-        hidden = gather_hidden(works, shard.embedding, self._info.hidden_size, shard.dtype)
+        hidden = gather_hidden(
+            works, shard.embedding, self._info.hidden_size, shard.dtype, shard.device
+        )
         if shard.stack is not None:
             pairs = [(work.sequence.kv, work.item.count) for work in works if work.sequence.kv]
             packed_step = PackedStep(pairs, self._spec.span.start)
             first = self._spec.span.start
             layers = slice(span.start - first, span.end - first)
-            hidden = shard.stack(hidden, gather_positions(works), packed_step, layers)
+            positions = gather_positions(works, shard.device)
+            hidden = shard.stack(hidden, positions, packed_step, layers)
             for sequence, count in pairs:
                 sequence.length += count
         self._emit(self._drop_broken(works, hidden, results), hidden, results)
@@ -215,10 +238,10 @@ class TorchEngine(Engine):
 
     def _emit(self, works: list[Work], hidden: torch.Tensor, results: Results) -> None:
         sampled = [work for work in works if work.item.output is Output.TOKENS]
-        for work in works:
-            if work.item.output is Output.HIDDEN:
-                rows = to_wire(hidden[work.wanted_rows], work.item.wire_dtype)
-                results[work.index] = StepResult(hidden=rows)
+        sent = [work for work in works if work.item.output is Output.HIDDEN]
+        parts = [(work.wanted_rows, work.item.wire_dtype) for work in sent]
+        for work, array in zip(sent, to_wire_all(parts, hidden), strict=True):
+            results[work.index] = StepResult(hidden=array)
         if not sampled:
             return
         logits = self._shard.logits(torch.cat([hidden[work.wanted_rows] for work in sampled]))
@@ -244,6 +267,5 @@ class TorchEngine(Engine):
         """Leave the sequence as it was before the step."""
         sequence = work.sequence
         if sequence.kv is not None:
-            sequence.kv.length -= work.item.count
-            self._kv.erase(sequence.kv, work.item.count)
+            self._kv.undo(sequence.kv, work.item.position)
         sequence.sampler.truncate(work.item.position + 1)

@@ -14,7 +14,7 @@ from node.engine.base import StepItem
 from node.engine.sampler import SamplerState
 from node.engine.torch_backend.attention import sort_for_packing
 from node.engine.torch_backend.kv import KVSequence
-from node.engine.torch_backend.rows import from_wire
+from node.engine.torch_backend.rows import from_wire_all
 from protocol.route import Span
 from protocol.sampling import SamplingParameters
 
@@ -68,30 +68,37 @@ def pack(works: Sequence[Work]) -> list[Work]:
     return placed
 
 
-def gather_positions(works: Sequence[Work]) -> torch.Tensor:
+def gather_positions(works: Sequence[Work], device: torch.device) -> torch.Tensor:
     """The position of every row, (rows,) int64."""
     starts = np.array([work.item.position - work.start for work in works])
     counts = np.array([work.item.count for work in works])
-    return torch.from_numpy(np.repeat(starts, counts) + np.arange(counts.sum()))
+    positions = np.repeat(starts, counts) + np.arange(counts.sum())
+    return torch.from_numpy(positions).to(device)
 
 
 def gather_hidden(
-    works: Sequence[Work], embedding: nn.Module | None, hidden_size: int, dtype: torch.dtype
+    works: Sequence[Work],
+    embedding: nn.Module | None,
+    hidden_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> torch.Tensor:
     """Embedded tokens and received hidden states in packing order, (rows, hidden_size)."""
     tokens = [work.item.tokens for work in works if work.item.tokens is not None]
     embedded = None
     if tokens:
         assert embedding is not None
-        embedded = embedding(torch.from_numpy(np.concatenate(tokens)))
+        embedded = embedding(torch.from_numpy(np.concatenate(tokens)).to(device))
         if len(tokens) == len(works):
             return embedded
-    hidden = torch.empty(works[-1].rows.stop, hidden_size, dtype=dtype)
+    hidden = torch.empty(works[-1].rows.stop, hidden_size, dtype=dtype, device=device)
     used = 0
+    received = []
     for work in works:
         if work.item.hidden is not None:
-            from_wire(work.item.hidden, work.item.wire_dtype, hidden[work.rows])
+            received.append((work.rows, work.item.wire_dtype, work.item.hidden))
         elif embedded is not None:
             hidden[work.rows] = embedded[used : used + work.item.count]
             used += work.item.count
+    from_wire_all(received, hidden)
     return hidden

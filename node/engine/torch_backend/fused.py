@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import rms_norm
 
 from node.engine.torch_backend.attention import PackedStep
-from node.engine.torch_backend.prepack import LinearMaker, PackedLinear
+from node.engine.torch_backend.linear import HeldLinear
+from node.engine.torch_backend.prepack import LinearMaker
 
 __all__ = ["FUSED_FAMILIES", "FusedStack"]
 
@@ -34,8 +35,8 @@ class FusedStack(nn.Module):
             self._layers.append(_FusedLayer(family, layer, maker))
             # Weights are copied layer by layer: the whole span never lies in memory twice.
             layer.to("meta")
-        packed = (part for part in self.modules() if isinstance(part, PackedLinear))
-        self._fp32_rows_max = min((part.fp32_rows_max for part in packed), default=0)
+        linears = (part for part in self.modules() if isinstance(part, HeldLinear))
+        self._fp32_rows_max = min((part.fp32_rows_max for part in linears), default=0)
 
     def forward(
         self,
@@ -136,7 +137,7 @@ class _Norm(nn.Module):
         return rms_norm(rows, weight.shape, weight, self._epsilon)
 
 
-def _join(maker: LinearMaker, *linears: nn.Linear) -> nn.Module:
+def _join(maker: LinearMaker, *linears: nn.Linear) -> HeldLinear:
     return maker.make([part.weight for part in linears], [part.bias for part in linears])
 
 

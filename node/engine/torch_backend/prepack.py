@@ -13,9 +13,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
-__all__ = ["LinearMaker", "PackedLinear", "PlainLinear", "held_bytes", "prepack_linears"]
+from node.engine.base import ComputeDtype
+from node.engine.torch_backend.linear import HeldLinear, PlainLinear
+from node.engine.torch_backend.quantized import make_int4, make_int8
+
+__all__ = ["LinearMaker", "PackedLinear", "prepack_linears"]
 
 ROWS_EXPECTED = 8
 """A hint to oneDNN. 1, 8 and 32 gave layouts of the same speed at 1 to 32 rows."""
@@ -27,44 +30,24 @@ FEW_ROWS_MAX = 3
 FP16_MAX = 65504.0
 
 
-class PlainLinear(nn.Module):
-    """A linear over an unpacked weight, for fp32 and for CPUs without bf16 kernels."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return linear(rows, self.weight, self.bias)
-
-
-class PackedLinear(nn.Module):
-    """A linear over prepacked bf16 weights: (..., in_features) to (..., out_features).
-
-    Gives back the dtype it is given: bf16, or fp32 up to `fp32_rows_max` rows.
-    """
+class PackedLinear(HeldLinear):
+    """A linear over prepacked bf16 weights, with or without the fp16 copy for few rows."""
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, *, few_rows_copy: bool
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        weight = weight.detach().contiguous()
-        self._bias = None if bias is None else bias.detach()
-        # Plain attributes: opaque tensors must not be found by state_dict or .to().
+        weight = weight.contiguous()
+        self._bias = bias
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_EXPECTED)
         self._few = None
         if few_rows_copy and weight.abs().max() <= FP16_MAX:
-            wide_bias = None if bias is None else bias.detach().float()
+            wide_bias = None if bias is None else bias.float()
             self._few = torch.ops.quantized.linear_prepack_fp16(weight.float(), wide_bias)
+            self.fp32_rows_max = FEW_ROWS_MAX
         copies = 1 if self._few is None else 2
         self.held_bytes = copies * weight.nbytes + (0 if bias is None else bias.nbytes)
-
-    @property
-    def fp32_rows_max(self) -> int:
-        """Up to how many rows may come, and go, unrounded."""
-        return 0 if self._few is None else FEW_ROWS_MAX
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         if rows.numel() <= self.fp32_rows_max * self.in_features:
@@ -76,35 +59,52 @@ class PackedLinear(nn.Module):
 class LinearMaker:
     """Makes the linears of one shard: packed where this machine has the kernels for its dtype."""
 
-    def __init__(self, dtype: torch.dtype, weight_bytes: int, spare_bytes: int) -> None:
-        """A second copy is made where all `weight_bytes` to come fit into `spare_bytes`."""
-        self.packs = (
-            dtype is torch.bfloat16
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
+    def __init__(
+        self,
+        compute_dtype: ComputeDtype,
+        *,
+        weight_bytes: int,
+        spare_bytes: int,
+        device: torch.device | None = None,
+    ) -> None:
+        """A second copy of bf16 is made where all `weight_bytes` to come fit `spare_bytes`.
+
+        `device` is where the given weights lie: the CPU if left out, and packing is only for it.
+        """
+        is_cpu = device is None or device.type == "cpu"
+        self._dtype = compute_dtype
+        self._packs_bf16 = is_cpu and compute_dtype is ComputeDtype.BF16 and _has_bf16_kernels()
         self._few_rows_copy = (
-            self.packs
+            self._packs_bf16
             and not torch.cpu._is_amx_tile_supported()
             and torch.backends.quantized.engine in ("x86", "fbgemm")
             and weight_bytes <= spare_bytes
         )
 
+    @property
+    def packs(self) -> bool:
+        """Whether what it makes is anything but the plain weight."""
+        return self._packs_bf16 or self._dtype in (ComputeDtype.INT8, ComputeDtype.INT4)
+
     def make(
         self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]
-    ) -> PackedLinear | PlainLinear:
+    ) -> HeldLinear:
         """One linear whose outputs are those of the given ones, laid end to end."""
-        weight = weights[0].detach() if len(weights) == 1 else torch.cat(tuple(weights)).detach()
+        weight = (weights[0] if len(weights) == 1 else torch.cat(tuple(weights))).detach()
         bias = None
         if any(part is not None for part in biases):
             parts = [
-                torch.zeros(len(rows), dtype=rows.dtype) if part is None else part
+                rows.new_zeros(len(rows)) if part is None else part
                 for rows, part in zip(weights, biases, strict=True)
             ]
             bias = torch.cat(parts).detach()
-        if not self.packs:
-            return PlainLinear(weight, bias)
-        return PackedLinear(weight, bias, few_rows_copy=self._few_rows_copy)
+        if self._dtype is ComputeDtype.INT8:
+            return make_int8(weight, bias)
+        if self._dtype is ComputeDtype.INT4:
+            return make_int4(weight, bias)
+        if self._packs_bf16:
+            return PackedLinear(weight, bias, few_rows_copy=self._few_rows_copy)
+        return PlainLinear(weight, bias)
 
 
 def prepack_linears(module: nn.Module, maker: LinearMaker) -> None:
@@ -118,8 +118,7 @@ def prepack_linears(module: nn.Module, maker: LinearMaker) -> None:
             prepack_linears(child, maker)
 
 
-def held_bytes(module: nn.Module) -> int:
-    """Bytes of all weights below `module` as held: packed copies too, shared ones once."""
-    packed = sum(part.held_bytes for part in module.modules() if isinstance(part, PackedLinear))
-    plain = {parameter.data_ptr(): parameter.nbytes for parameter in module.parameters()}
-    return packed + sum(plain.values())
+def _has_bf16_kernels() -> bool:
+    return bool(
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from node.engine.torch_backend.kernels import Kernel
 from node.engine.torch_backend.kv import KVSequence, Slab
 
 __all__ = ["GroupRun", "Run", "SequenceRun"]
@@ -43,12 +43,18 @@ class Run(ABC):
 
     @abstractmethod
     def attend(
-        self, layer: int, query: torch.Tensor, kv_heads: int, scaling: float, window: int | None
+        self,
+        layer: int,
+        query: torch.Tensor,
+        kv_heads: int,
+        scaling: float,
+        window: int | None,
+        kernel: Kernel,
     ) -> torch.Tensor:
-        """(rows, heads, head_dim) to the same shape, after `file` for this layer.
+        """(rows, heads, head_dim) to (rows, heads, value_dim), after `file` for this layer.
 
         `layer` counts from the shard's first; `window` is how many rows a row sees, itself
-        included.
+        included; `kernel` is scaled_dot_product_attention or one of kernels.py.
         """
 
     def _view(self, window: int | None, group: int, dtype: torch.dtype) -> _View:
@@ -78,14 +84,20 @@ class SequenceRun(Run):
         self._new_values[layer].copy_(value.transpose(0, 1))
 
     def attend(
-        self, layer: int, query: torch.Tensor, kv_heads: int, scaling: float, window: int | None
+        self,
+        layer: int,
+        query: torch.Tensor,
+        kv_heads: int,
+        scaling: float,
+        window: int | None,
+        kernel: Kernel,
     ) -> torch.Tensor:
         rows, heads, head_dim = query.shape
         group = heads // kv_heads
         view = self._view(window, group, query.dtype)
         keys, values = view.keys[layer], view.values[layer]
         if rows > FOLD_ROWS_MAX:
-            attended = scaled_dot_product_attention(
+            attended = kernel(
                 query.transpose(0, 1).unsqueeze(0),
                 keys,
                 values,
@@ -96,15 +108,15 @@ class SequenceRun(Run):
             )
             return attended[0].transpose(0, 1)
         by_head = query.reshape(rows, kv_heads, group, head_dim).permute(1, 2, 0, 3)
-        attended = scaled_dot_product_attention(
+        attended = kernel(
             by_head.reshape(1, kv_heads, group * rows, head_dim),
             keys,
             values,
             attn_mask=view.mask,
             scale=scaling,
         )
-        by_row = attended.view(kv_heads, group, rows, head_dim).permute(2, 0, 1, 3)
-        return by_row.reshape(rows, heads, head_dim)
+        by_row = attended.view(kv_heads, group, rows, -1).permute(2, 0, 1, 3)
+        return by_row.reshape(rows, heads, -1)
 
     def _make_view(self, window: int | None, group: int, dtype: torch.dtype) -> _View:
         first = 0 if window is None else max(0, self._start + 1 - window)
@@ -112,7 +124,7 @@ class SequenceRun(Run):
         mask = None
         # One row sees all it looks at, and the kernel knows plain causality by itself.
         if self._rows > 1 and (is_folded or self._start > 0 or window is not None):
-            positions = torch.arange(self._start, self._end)
+            positions = torch.arange(self._start, self._end, device=self._slab.keys.device)
             mask = _mask(positions, range(first, self._end), window, dtype)
             mask = mask.repeat(group, 1) if is_folded else mask
         slots = slice(self._slot, self._slot + 1)
@@ -129,16 +141,17 @@ class GroupRun(Run):
         lengths = [sequence.length for sequence in sequences]
         self._slots = slice(slots[0], slots[-1] + 1)
         self._shortest, self._longest = min(lengths), max(lengths)
-        self._slot_index = torch.tensor(slots)
-        self._positions = torch.tensor(lengths)
+        device = self._slab.keys.device
+        self._slot_index = torch.tensor(slots, device=device)
+        self._positions = torch.tensor(lengths, device=device)
         self._keys = self._slab.keys.unbind(0)
         self._values = self._slab.values.unbind(0)
         # Slots in between that are not in the batch compute with some row; nobody reads theirs.
         slot_count = slots[-1] + 1 - slots[0]
         self._is_dense = slot_count == len(slots)
         self._local_slots = self._slot_index - slots[0]
-        self._row_of_slot = torch.zeros(slot_count, dtype=torch.long)
-        self._row_of_slot[self._local_slots] = torch.arange(len(slots))
+        self._row_of_slot = torch.zeros(slot_count, dtype=torch.long, device=device)
+        self._row_of_slot[self._local_slots] = torch.arange(len(slots), device=device)
 
     def file(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         keys, values = self._keys[layer], self._values[layer]
@@ -146,19 +159,26 @@ class GroupRun(Run):
         values[self._slot_index, :, self._positions] = value.to(values.dtype)
 
     def attend(
-        self, layer: int, query: torch.Tensor, kv_heads: int, scaling: float, window: int | None
+        self,
+        layer: int,
+        query: torch.Tensor,
+        kv_heads: int,
+        scaling: float,
+        window: int | None,
+        kernel: Kernel,
     ) -> torch.Tensor:
         _, heads, head_dim = query.shape
         group = heads // kv_heads
         view = self._view(window, group, query.dtype)
         by_slot = query if self._is_dense else query[self._row_of_slot]
-        attended = scaled_dot_product_attention(
+        attended = kernel(
             by_slot.reshape(-1, kv_heads, group, head_dim),
             view.keys[layer],
             view.values[layer],
             attn_mask=view.mask,
             scale=scaling,
-        ).reshape(-1, heads, head_dim)
+        )
+        attended = attended.reshape(by_slot.shape[0], heads, -1)
         return attended if self._is_dense else attended[self._local_slots]
 
     def _make_view(self, window: int | None, group: int, dtype: torch.dtype) -> _View:
@@ -173,8 +193,10 @@ def _mask(
 ) -> torch.Tensor:
     """(positions, seen): 0 where a row at a position sees a row, minus infinity elsewhere."""
     position = positions.unsqueeze(1)
-    other = torch.arange(seen.start, seen.stop).unsqueeze(0)
+    other = torch.arange(seen.start, seen.stop, device=position.device).unsqueeze(0)
     hidden = other > position
     if window is not None:
         hidden |= other <= position - window
-    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return torch.zeros(hidden.shape, dtype=dtype, device=position.device).masked_fill_(
+        hidden, float("-inf")
+    )

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from node.engine.base import Output, StepItem, StepResult
 from node.engine.errors import ModelNotFound, ModelUnsupported, OutOfKV, ShardMismatch, StepInvalid
 from node.engine.fake import load
+from node.engine.wire import encode
+from protocol.route import Span
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
 from tests.node.engine.engine_cases import (
@@ -41,10 +43,18 @@ def expected(whole):
 
 class TestSplitting:
     @pytest.mark.parametrize("count", [1, 2, 3, 6])
-    @pytest.mark.parametrize("wire", WireDtype)
+    @pytest.mark.parametrize("wire", [w for w in WireDtype if w is not WireDtype.INT8B32H])
     def test_any_cut_gives_the_tokens_of_the_whole(self, directory, expected, count, wire):
         shards = [load(spec_of(directory, *cut)) for cut in cuts(FAKE_LAYERS, count)]
         assert Route(shards, wire=wire).generate(PROMPT, 24, chunk=4) == expected
+
+    def test_int8b32h_rounds_alike_in_any_chunks(self, directory, expected):
+        shards = [load(spec_of(directory, *cut)) for cut in cuts(FAKE_LAYERS, 3)]
+        first, second = (
+            Route(shards, wire=WireDtype.INT8B32H).generate(PROMPT, 24, chunk=chunk)
+            for chunk in (4, 512)
+        )
+        assert first == second != expected
 
     def test_a_sealed_route_gives_the_same_tokens(self, directory, expected):
         ends = load(ends_of(directory))
@@ -125,9 +135,13 @@ class TestState:
     def test_not_a_number_from_a_peer_is_refused(self, directory, value, wire):
         engine = load(spec_of(directory, 2, 4))
         engine.open(1, capacity_tokens=4, sampling=None)
-        hidden = np.full((1, 16), value, np.float32)
-        if wire is WireDtype.BF16:
-            hidden = (hidden.view(np.uint32) >> 16).astype(np.uint16)
+        if wire in (WireDtype.FP32, WireDtype.BF16):
+            hidden = encode(np.full((1, 16), value, np.float32), wire)
+        else:  # a block's scale is the only number that can be infinite
+            hidden = encode(np.zeros((1, 16), np.float32), wire)
+            if not np.isfinite(value):
+                bits = encode(np.full((1, 1), value, np.float32), WireDtype.BF16)
+                hidden[:, :2] = bits.view(np.uint8)
         (result,) = engine.step([StepItem(1, 0, 1, 1, Output.HIDDEN, wire, hidden=hidden)])
         assert isinstance(result, StepResult if np.isfinite(value) else StepInvalid)
 
@@ -156,6 +170,48 @@ class TestBudget:
         engine = load(ends_of(directory, kv_tokens=10))
         engine.open(1, capacity_tokens=1000, sampling=GREEDY)
         assert engine.statistics().kv_tokens_reserved == 0
+
+
+NAMES = [bytes([index]) * 32 for index in range(5)]
+
+
+class TestPrefix:
+    def open(self, engine, sequence_id, *, capacity=300, span=None):
+        return engine.open(
+            sequence_id, capacity_tokens=capacity, sampling=GREEDY, span=span, prefix=NAMES
+        )
+
+    def test_tokens_after_a_reused_prefix_are_those_of_a_fresh_run(self, directory):
+        engine = load(spec_of(directory, 0, FAKE_LAYERS))
+        prompt = [index * 37 % 1000 for index in range(200)]
+        drawn = []
+        for sequence_id, reused, end in ((1, 0, 200), (2, 192, 200), (3, 192, 100), (4, 192, 200)):
+            assert self.open(engine, sequence_id) == reused
+            if end < reused:
+                engine.truncate(sequence_id, end)
+                reused = end
+            (result,) = engine.step([tokens_item(sequence_id, reused, prompt[reused:])])
+            drawn.append(result.tokens.tolist())
+            engine.close(sequence_id, keep=NAMES)
+        assert drawn == drawn[:1] * 4
+        statistics = engine.statistics()
+        assert (statistics.kv_tokens_cached, statistics.reused_tokens) == (192, 3 * 192)
+
+    def test_rows_are_reused_for_the_same_layers_only_and_give_way(self, directory):
+        engine = load(spec_of(directory, 0, FAKE_LAYERS, kv_tokens=300))
+        self.open(engine, 1, capacity=130)
+        engine.step([tokens_item(1, 0, [5] * 130)])
+        engine.close(1, keep=NAMES)
+        assert self.open(engine, 2, capacity=130, span=Span(0, 3)) == 0
+        assert engine.statistics().kv_tokens_cached == 128
+        engine.open(3, capacity_tokens=170, sampling=GREEDY)
+        assert engine.statistics().kv_tokens_cached == 0
+
+    def test_a_shard_without_layers_reuses_nothing(self, directory):
+        engine = load(ends_of(directory))
+        assert self.open(engine, 1) == 0
+        engine.close(1, keep=NAMES)
+        assert self.open(engine, 1) == 0
 
 
 class TestLoad:

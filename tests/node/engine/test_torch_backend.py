@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.engine.base import ComputeDtype, Output, StepItem
+from node.engine.base import Output, StepItem
 from node.engine.errors import OutOfKV, StepInvalid
 from node.engine.torch_backend import load
 from protocol.errors import EngineError
@@ -19,12 +18,12 @@ from protocol.tensor import WireDtype
 from tests.node.engine.engine_cases import GREEDY, Route, cuts, ends_of, spec_of, tokens_item
 from tests.node.engine.torch_cases import (
     CAPACITY,
-    FAMILIES,
+    COUNT,
     LAYERS,
+    PROMPTS,
+    Models,
     close_all,
     generate_together,
-    last_hidden,
-    load_unsplit,
     make_unsplit,
     open_all,
     prompt_of,
@@ -32,52 +31,26 @@ from tests.node.engine.torch_cases import (
     torch,
 )
 
-PROMPTS = [prompt_of(length, seed=length) for length in (5, 17, 90)]
-"""Ragged; 90 is longer than a sliding window and than a fresh KV slot."""
-COUNT = 16
-
 
 @pytest.fixture(scope="module")
-def unsplit(tmp_path_factory):
-    """Checkpoint and unsplit model per entry of FAMILIES, made when asked for."""
+def models(tmp_path_factory):
     torch.set_num_threads(1)
-    made = {}
-
-    def make(name):
-        if name not in made:
-            made[name] = make_unsplit(tmp_path_factory.mktemp("models"), name)
-        return made[name]
-
-    return make
+    return Models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
-def expected(unsplit):
-    """Greedy tokens of the unsplit model for PROMPTS."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            made[name] = [unsplit(name).generate(prompt, COUNT) for prompt in PROMPTS]
-        return made[name]
-
-    return make
+def unsplit(models):
+    return models.unsplit
 
 
 @pytest.fixture(scope="module")
-def shards(unsplit):
-    """Loaded shards that tile a model, ends included, per (name, bounds)."""
-    made = {}
+def expected(models):
+    return models.expected
 
-    def make(name, *bounds):
-        key = (name, bounds)
-        if key not in made:
-            directory = unsplit(name).directory
-            spans = pairwise((0, *bounds, LAYERS))
-            made[key] = [load(spec_of(directory, *span, layers=LAYERS)) for span in spans]
-        return made[key]
 
-    return make
+@pytest.fixture(scope="module")
+def shards(models):
+    return models.shards
 
 
 @pytest.fixture
@@ -90,15 +63,9 @@ def whole(shards):
 
 
 class TestTokens:
-    @pytest.mark.parametrize("count", [1, 2, 3, 5])
-    @pytest.mark.parametrize("name", FAMILIES)
-    def test_ragged_batch_equals_unsplit_generate(self, name, count, shards, expected):
-        bounds = [end for _, end in cuts(LAYERS, count)][:-1]
-        assert generate_together(shards(name, *bounds), PROMPTS, COUNT) == expected(name)
-
-    @pytest.mark.parametrize("bound", range(1, LAYERS))
-    def test_any_boundary_will_do(self, bound, shards, expected):
-        assert generate_together(shards("llama", bound), PROMPTS, COUNT) == expected("llama")
+    @pytest.mark.parametrize("bounds", [(), range(1, LAYERS)], ids=["whole", "single layers"])
+    def test_ragged_batch_equals_unsplit_generate(self, bounds, shards, expected):
+        assert generate_together(shards("llama", *bounds), PROMPTS, COUNT) == expected("llama")
 
     @pytest.mark.parametrize("name", ["llama", "llama-untied", "qwen3"])
     @pytest.mark.parametrize("count", [1, 3])
@@ -116,14 +83,14 @@ class TestTokens:
         assert route.generate(PROMPTS[1], COUNT) == expected(name)[1]
 
     @pytest.mark.parametrize("chunk", [1, 7, 64])
-    @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2-windows"])
+    @pytest.mark.parametrize("name", ["llama", "qwen2-windows"])
     def test_chunked_prefill_changes_nothing(self, name, chunk, shards, expected):
         route = Route(shards(name, 2))
         assert route.generate(PROMPTS[2], COUNT, chunk=chunk) == expected(name)[2]
         route.close()
 
-    @pytest.mark.parametrize("k", [1, 4, 8])
-    @pytest.mark.parametrize("name", ["llama", "mistral", "phi3", "qwen3_moe"])
+    @pytest.mark.parametrize("k", [1, 8])
+    @pytest.mark.parametrize("name", ["llama", "deepseek_v3"])
     def test_verified_drafts_and_rollback_change_nothing(self, name, k, shards, expected):
         route = Route(shards(name, 2))
         drafts = expected(name)[2]
@@ -206,7 +173,7 @@ class TestIndependence:
         drawn = step_through(engines, rows)
         for index, (position, tokens) in rows.items():
             held[index] = held[index] + tokens
-            assert drawn[index] == unsplit.next_tokens(held[index])[position:]
+            assert not unsplit.misdrawn(held[index], dict(enumerate(drawn[index], position)))
 
 
 class TestOpen:
@@ -401,31 +368,7 @@ class TestInfo:
         assert part.info.weight_bytes + last.info.weight_bytes == layers_bytes + 2 * embedding_bytes
 
 
-class TestBf16:
-    @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "phi3", "mixtral"])
-    def test_error_is_that_of_bf16_itself(self, name, unsplit):
-        """One row at a time and all rows at once take different kernels; both must be near."""
-        directory = unsplit(name).directory
-        spec = spec_of(directory, 0, LAYERS, layers=LAYERS, compute_dtype=ComputeDtype.BF16)
-        engine = load(spec)
-        exact = last_hidden(unsplit(name).model, PROMPTS[1])
-        floor = relative_error(last_hidden(load_unsplit(directory, "bfloat16"), PROMPTS[1]), exact)
-        open_all([engine], [0, 1])
-        fields = {"output": Output.HIDDEN, "wire_dtype": WireDtype.FP32}
-        (together,) = engine.step([tokens_item(0, 0, PROMPTS[1], wanted=17, **fields)])
-        alone = [
-            engine.step([tokens_item(1, position, [token], **fields)])[0].hidden[0]
-            for position, token in enumerate(PROMPTS[1])
-        ]
-        assert relative_error(together.hidden, exact) < 1.25 * floor
-        assert relative_error(np.stack(alone), exact) < 1.25 * floor
-
-
 class TestImport:
     def test_importing_the_package_imports_no_torch(self):
         code = "import node.engine.torch_backend, sys; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def relative_error(found, exact):
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))

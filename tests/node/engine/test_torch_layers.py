@@ -12,13 +12,14 @@ from node.engine.torch_backend.attention import (  # isort: skip
     register_attention,
     sort_for_packing,
 )
+from node.engine.base import ComputeDtype  # isort: skip
 from node.engine.errors import ModelUnsupported  # isort: skip
 from node.engine.torch_backend.fused import FUSED_FAMILIES, FusedStack  # isort: skip
-from node.engine.torch_backend.kv import SLAB_ROWS, SLOT_ROWS_MIN, KVStore  # isort: skip
+from node.engine.torch_backend.kv import KVStore  # isort: skip
+from node.engine.torch_backend.linear import held_bytes  # isort: skip
 from node.engine.torch_backend.prepack import (  # isort: skip
     FEW_ROWS_MAX,
     LinearMaker,
-    held_bytes,
 )
 from node.engine.torch_backend.shard import FamilyStack  # isort: skip
 
@@ -31,59 +32,20 @@ def _one_thread():
     register_attention()
 
 
-@pytest.fixture
-def store():
-    return KVStore(layers=3, kv_heads=KV_HEADS, head_dim=HEAD_DIM, dtype=torch.float32)
-
-
-def fill(sequence, value):
-    for tensor in (sequence.slab.keys, sequence.slab.values):
-        tensor[:, sequence.slot, :, : sequence.length] = value
-
-
-class TestKVStore:
-    def test_bytes_per_token(self, store):
-        assert store.bytes_per_token == 2 * 3 * KV_HEADS * HEAD_DIM * 4
-
-    def test_full_slot_moves_to_a_larger_one_with_its_rows(self, store):
-        sequence, other = store.open(1000), store.open(1000)
-        sequence.length, other.length = SLOT_ROWS_MIN, 5
-        fill(sequence, 3.0)
-        fill(other, 4.0)
-        old = sequence.slab
-        store.make_room(sequence, 1)
-        assert sequence.slab.slot_rows == 2 * SLOT_ROWS_MIN
-        assert sequence.slab is not old
-        kept = sequence.slab.keys[:, sequence.slot, :, :SLOT_ROWS_MIN]
-        assert (kept == 3.0).all()
-        assert (other.slab.values[:, other.slot, :, :5] == 4.0).all()
-
-    def test_freed_slots_are_taken_again_lowest_first(self, store):
-        sequences = [store.open(10) for _ in range(4)]
-        assert [sequence.slot for sequence in sequences] == [0, 1, 2, 3]
-        store.close(sequences[2])
-        store.close(sequences[1])
-        assert [store.open(10).slot for _ in range(3)] == [1, 2, 4]
-
-    def test_long_sequence_has_a_slab_of_its_own_no_longer_than_its_capacity(self, store):
-        sequence, other = store.open(5000), store.open(5000)
-        for one in (sequence, other):
-            store.make_room(one, SLAB_ROWS + 1)
-        assert sequence.slab is not other.slab
-        assert (sequence.slab.slots, sequence.slab.slot_rows) == (1, 5000)
-
-    def test_rows_are_zero_until_written(self, store):
-        sequence = store.open(10)
-        assert not sequence.slab.keys.any()
-
-
 class TestPackedStep:
     @pytest.mark.parametrize("window", [None, 3, 40])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_ragged_rows_attend_as_each_sequence_would_alone(self, window, dtype):
         """Groups with holes, long prefills, short verifies: all against plain attention."""
         random = torch.Generator().manual_seed(5)
-        store = KVStore(layers=1, kv_heads=KV_HEADS, head_dim=HEAD_DIM, dtype=dtype)
+        store = KVStore(
+            layers=1,
+            kv_heads=KV_HEADS,
+            key_dim=HEAD_DIM,
+            value_dim=HEAD_DIM,
+            dtype=dtype,
+            kv_tokens=4096,
+        )
         lengths = [9, 0, 30, 61, 2, 17, 100, 5, 64]
         counts = [1, 50, 1, 1, 5, 1, 1, 1, 40]
         sequences = [store.open(400) for _ in lengths]
@@ -91,7 +53,6 @@ class TestPackedStep:
         for sequence, length, count in zip(sequences, lengths, counts, strict=True):
             made = torch.randn(3, length + count, HEADS, HEAD_DIM, generator=random).to(dtype)
             query, key, value = made[0], made[1, :, :KV_HEADS], made[2, :, :KV_HEADS]
-            store.make_room(sequence, length + count)
             sequence.slab.keys[0, sequence.slot, :, :length] = key[:length].transpose(0, 1)
             sequence.slab.values[0, sequence.slot, :, :length] = value[:length].transpose(0, 1)
             sequence.length = length
@@ -126,7 +87,7 @@ def plain_attention(query, key, value, window):
 
 class TestLinearMaker:
     def test_packed_linear_is_bit_identical_from_four_rows_on(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
+        maker = LinearMaker(ComputeDtype.BF16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = torch.randn(96, 64).to(torch.bfloat16)
@@ -138,7 +99,7 @@ class TestLinearMaker:
 
     @pytest.mark.parametrize("rows", range(1, FEW_ROWS_MAX + 1))
     def test_few_rows_are_at_least_as_exact_as_bf16(self, rows):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
+        maker = LinearMaker(ComputeDtype.BF16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = (torch.randn(96, 256) * 0.02).to(torch.bfloat16)
@@ -149,7 +110,7 @@ class TestLinearMaker:
         assert error <= 1.05 * plain
 
     def test_weights_that_fp16_cannot_hold_get_no_fp16_copy(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=0, spare_bytes=0)
+        maker = LinearMaker(ComputeDtype.BF16, weight_bytes=0, spare_bytes=0)
         if not maker.packs:
             pytest.skip("this CPU has no bf16 kernels")
         weight = torch.full((16, 32), 1e6, dtype=torch.bfloat16)
@@ -158,12 +119,12 @@ class TestLinearMaker:
         assert torch.isfinite(packed(torch.ones(1, 32, dtype=torch.bfloat16))).all()
 
     def test_no_copy_where_memory_is_short(self):
-        maker = LinearMaker(torch.bfloat16, weight_bytes=2**30, spare_bytes=2**29)
+        maker = LinearMaker(ComputeDtype.BF16, weight_bytes=2**30, spare_bytes=2**29)
         weight = torch.zeros(16, 32, dtype=torch.bfloat16)
         assert held_bytes(maker.make([weight], [None])) == weight.nbytes
 
     def test_joined_linears_give_their_outputs_end_to_end(self):
-        maker = LinearMaker(torch.float32, weight_bytes=0, spare_bytes=0)
+        maker = LinearMaker(ComputeDtype.FP32, weight_bytes=0, spare_bytes=0)
         first, second = torch.nn.Linear(8, 3, bias=False), torch.nn.Linear(8, 2)
         joined = maker.make([first.weight, second.weight], [first.bias, second.bias])
         given = torch.randn(4, 8)
@@ -186,14 +147,21 @@ def run_stack(family, directory, *, is_fused):
     dtype = torch.float32
     model = load_unsplit(directory, dtype)
     model.set_attn_implementation("piecework_packed")
-    base, maker = model.model, LinearMaker(dtype, weight_bytes=0, spare_bytes=0)
+    base, maker = model.model, LinearMaker(ComputeDtype.FP32, weight_bytes=0, spare_bytes=0)
     layers = list(base.layers)
     stack = (
         FusedStack(family, layers, base.rotary_emb, maker)
         if is_fused
         else FamilyStack(layers, base.rotary_emb, maker)
     )
-    store = KVStore(layers=LAYERS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, dtype=dtype)
+    store = KVStore(
+        layers=LAYERS,
+        kv_heads=KV_HEADS,
+        key_dim=HEAD_DIM,
+        value_dim=HEAD_DIM,
+        dtype=dtype,
+        kv_tokens=64,
+    )
     sequence = store.open(64)
     outputs = []
     with torch.inference_mode():

@@ -123,7 +123,7 @@ class TestSpans:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        "family", ["gemma2", "gpt_oss", "deepseek_v3", "qwen3_next", "granite"]
+        "family", ["gemma3", "deepseek_v32", "llama4", "qwen3_next", "granitemoe", "minicpm3"]
     )
     def test_family_is_refused_by_name_with_what_is_missing(self, family, directory):
         change_config(directory, model_type=family)
@@ -141,12 +141,17 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "says"),
         [
-            ({"quantization_config": {"quant_method": "gptq"}}, "quantized"),
+            ({"quantization_config": {"quant_method": "gptq"}}, "stored quantized .'gptq'"),
+            ({"quantization_config": {"quant_method": "mxfp4"}}, "stored quantized .'mxfp4'"),
+            ({"quantization_config": [4]}, "stored quantized"),
             ({"attn_logit_softcapping": 50.0}, "softcap"),
             ({"residual_multiplier": 0.2}, "residual"),
-            ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
-            ({"rope_scaling": {"type": "longrope"}}, "longrope"),
+            ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
+            ({"rope_scaling": {"type": "longrope"}}, "not valid"),
             ({"rope_parameters": [1]}, "not a map"),
+            ({"rope_parameters": {"full_attention": [1]}}, "not a map"),
+            ({"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, "longrope"),
+            ({"rope_parameters": {"sliding_attention": {"rope_type": 7}}}, "rope type '7'"),
             ({"layer_types": ["linear_attention"] * LAYERS}, "linear_attention"),
             ({"layer_types": "sliding"}, "layers of type"),
             ({"num_hidden_layers": "many"}, "not valid"),
