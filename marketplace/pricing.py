@@ -46,7 +46,7 @@ class WorkPlan:
 
     @property
     def bytes_per_token(self) -> int:
-        return self.hidden_size * self.wire_dtype.element_bytes
+        return self.wire_dtype.row_bytes(self.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)

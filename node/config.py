@@ -117,6 +117,8 @@ class ProviderConfig:
     listen_port: int
     threads: int
     kv_tokens: int
+    share_weights: bool = False
+    """Whether other nodes may fetch what this one has verified."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@
     │  ├─ KeyRefused                    401: wrong, revoked or missing API key
     │  └─ PaymentRequired               402: the balance does not cover the quote
     ├─ MarketUnreachable                no answer from the marketplace
-    └─ ConfigInvalid                    a setting or a key file of this node
+    ├─ ConfigInvalid                    a setting or a key file of this node
+    └─ ModelFetchFailed                 weights could not be fetched (node/models/errors.py)
 
 Sessions raise SessionError, HopFailed and NoRoute (protocol/errors.py); engines EngineError.
 """

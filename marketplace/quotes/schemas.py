@@ -15,6 +15,7 @@ from marketplace.fields import (
     SpanSchema,
     WorkSchema,
 )
+from protocol.tensor import WireDtype
 
 __all__ = ["QuoteRequest", "QuoteSchema", "QuotedHopSchema"]
 
@@ -33,7 +34,7 @@ class QuoteRequest(Schema):
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
     sealed: Literal[True] = True
     """The pool sells sealed routes only: the head holds the ends."""
-    wire_dtype: Literal["fp32", "bf16"] = "bf16"
+    wire_dtype: Annotated[WireDtype, Field(strict=False)] = WireDtype.BF16
     amount_nanos_max: Annotated[int, Field(ge=1, le=AMOUNT_NANOS_MAX)] | None = None
     """The most that may be held."""
     allow: Annotated[list[PeerText], Field(min_length=1, max_length=PEERS_MAX)] | None = None

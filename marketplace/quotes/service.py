@@ -18,7 +18,6 @@ from marketplace.quotes.terms import QuotedHop, QuoteTerms
 from planning.routes import missing_spans
 from protocol.lease import ID_BYTES
 from protocol.money import amount_nanos, with_fee_nanos
-from protocol.tensor import WireDtype
 
 __all__ = ["keep", "price"]
 
@@ -62,7 +61,7 @@ def _plan(manifest: ManifestRow, request: QuoteRequest) -> WorkPlan:
         hidden_size=manifest.hidden_size,
         prompt_tokens=request.prompt_tokens,
         max_tokens=request.max_tokens,
-        wire_dtype=WireDtype(request.wire_dtype),
+        wire_dtype=request.wire_dtype,
     )
     if plan.tokens > manifest.context_tokens:
         raise ContextTooLong(

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.app.shard import load_model, start_runner
+from node.app.fetching import load_or_fetch
+from node.app.shard import start_runner
 from node.config import Home
 from node.engine.base import ComputeDtype, ShardSpec
 from node.hardware import spare_memory_bytes
@@ -42,10 +43,12 @@ class LocalConfig:
 
 
 @contextlib.asynccontextmanager
-async def local_head(config: LocalConfig) -> AsyncIterator[tuple[HeadService, str]]:
+async def local_head(
+    config: LocalConfig, tell: Callable[[str], None]
+) -> AsyncIterator[tuple[HeadService, str]]:
     """A head over the whole model in this machine, and the model's name; stopped at the end."""
     home = Home(config.home)
-    model = load_model(config.model, home)
+    model = await load_or_fetch(config.model, home, tell)
     manifest = model.manifest
     whole = Span(0, manifest.layers)
     async with contextlib.AsyncExitStack() as stack:

@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 from node.api.local_status import StatusPage
-from node.app.shard import LoadedModel, load_model, start_runner
+from node.app.fetching import fetch_for_pool, fetch_missing
+from node.app.shard import LoadedModel, start_runner
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
 from node.engine.runner import EngineRunner
 from node.errors import ConfigInvalid
 from node.hardware import layers_that_fit, memory_for_layers
 from node.market_client import MarketClient, MarketTerms
+from node.models.peer_server import share_weights
 from node.serve.admission import LeaseAdmission, ServedShard
 from node.serve.collector import Collector
 from node.serve.receipt_log import ReceiptLog
@@ -68,9 +70,10 @@ async def run_provider(
         client = await stack.enter_async_context(MarketClient(config.market_url, key))
         terms = await client.terms()
         home.pin_market(client.url, terms.peer_id)
-        model = load_model(config.model, home)
+        model = await fetch_for_pool(config.model, home, client, tell)
         await client.register_manifest(model.manifest)
         span = await _choose_span(config, client, model)
+        await fetch_missing(model, span, home, client, tell)
         tell(f"{key.peer_id.short} loads layers {span} of {model.manifest.name}")
         spec = ShardSpec(
             directory=model.directory, span=span, embeds=False, has_head=False,
@@ -92,6 +95,9 @@ async def run_provider(
             host, runner, LeaseAdmission(shard, terms.peer_id), collector=collector, backend=backend
         )
         server.start()
+        if config.share_weights:
+            share_weights(host, model.manifest, model.directory, span)
+            tell(f"sharing the weights of layers {span} with whoever asks")
         parts = _Parts(
             config, key, client, terms, model, span, backend, runner, host, server, collector
         )

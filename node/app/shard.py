@@ -7,8 +7,9 @@ from pathlib import Path
 from node.config import Home
 from node.engine.backends import choose_backend
 from node.engine.base import ComputeDtype, ShardSpec
+from node.engine.holdings import layer_bytes, verify_span
 from node.engine.runner import EngineRunner
-from node.engine.store import build_manifest, layer_bytes, resolve_model, verify_span
+from node.engine.store import load_manifest, resolve_model
 from node.engine.weights import read_config
 from node.engine.worker import EngineWorker
 from node.hardware import kv_bytes_per_token_layer
@@ -39,10 +40,11 @@ class LoadedModel:
 
 
 def load_model(reference: str, home: Home) -> LoadedModel:
-    """Find a model and name its exact weights. Hashes every file the first time: blocks."""
+    """Find a model and name its exact weights: by the manifest that lies with it, or else by
+    hashing every file the first time, which blocks."""
     directory = resolve_model(reference, models_directory=home.models_path)
     name = reference if not Path(reference).exists() else Path(reference).resolve().name
-    manifest = build_manifest(directory, name, cache_directory=home.manifests_path)
+    manifest = load_manifest(directory, name, cache_directory=home.manifests_path)
     return LoadedModel(directory, manifest)
 
 

@@ -29,6 +29,7 @@ def join_pool(
     kv_tokens: int,
     rates: tuple[int, int, int],
     listen: tuple[str, int],
+    share_weights: bool,
 ) -> None:
     """Check the options, then serve until told to stop."""
     try:
@@ -45,6 +46,7 @@ def join_pool(
             listen_port=listen[1],
             threads=thread_count(threads),
             kv_tokens=kv_tokens,
+            share_weights=share_weights,
         )
     except PieceworkError as error:
         fail(error)

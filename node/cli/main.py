@@ -1,10 +1,12 @@
 """`piecework`: every command with its options. What a command does is in the module it imports."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from node.cli.annotations import HomeOption, JsonOption
+from node.cli.models import models_app
 
 __all__ = ["app", "main"]
 
@@ -18,11 +20,8 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="Check the public ledger.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(models_app, name="models")
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", envvar="PIECEWORK_HOME", help="Where this node keeps its own things."),
-]
 MarketOption = Annotated[
     str, typer.Option("--market", envvar="PIECEWORK_MARKET", help="Address of the marketplace.")
 ]
@@ -31,11 +30,15 @@ KeyOption = Annotated[
 ]
 BackendOption = Annotated[str, typer.Option(help="torch, mlx, or auto for the fastest here.")]
 ComputeOption = Annotated[str, typer.Option("--compute", help="bf16, or fp32 for exactness.")]
-WireOption = Annotated[str, typer.Option("--wire", help="How activations travel: bf16 or fp32.")]
+WireOption = Annotated[
+    str,
+    typer.Option(
+        "--wire", help="How activations travel: fp32, bf16, int8b32 (half), int8b32h (outliers)."
+    ),
+]
 ThreadsOption = Annotated[
     int, typer.Option(min=0, help="Threads of the engine; 0 leaves one core free.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ListenOption = Annotated[str, typer.Option(help="Address of the data socket.")]
 PortOption = Annotated[int, typer.Option("--listen-port", help="UDP port of it; 0: a free one.")]
 
@@ -64,6 +67,9 @@ def join(
     activation_rate: Annotated[int, typer.Option(min=0, help="Nanos per MiB sent on.")] = 5_000,
     listen: ListenOption = "0.0.0.0",
     listen_port: PortOption = 0,
+    share_weights: Annotated[
+        bool, typer.Option("--share-weights", help="Let other nodes fetch this span's weights.")
+    ] = False,
 ) -> None:
     """Join the pool: serve a span of layers and be paid for it. Ctrl-C drains and leaves."""
     from node.cli.join import join_pool
@@ -72,6 +78,7 @@ def join(
         market=market, model=model, memory=memory, span=span, home=home, backend=backend,
         compute=compute, threads=threads, kv_tokens=kv_tokens,
         rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
+        share_weights=share_weights,
     )  # fmt: skip
 
 
@@ -167,6 +174,7 @@ def demo(
         str, typer.Option(help="auto: torch, and one mlx where it is installed; or torch, or mlx.")
     ] = "auto",
     exact: Annotated[bool, typer.Option(help="Compute and wire in fp32.")] = False,
+    wire: WireOption = "",
     keep: Annotated[bool, typer.Option(help="Leave it running; prints base URL and key.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -174,8 +182,8 @@ def demo(
     from node.cli.demo import show_demo
 
     show_demo(
-        nodes=nodes, model=model, prompt=prompt, engines=engines, exact=exact, keep=keep,
-        as_json=json_,
+        nodes=nodes, model=model, prompt=prompt, engines=engines, exact=exact, wire=wire,
+        keep=keep, as_json=json_,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 from node.errors import ConfigInvalid, KeyRefused, MarketUnreachable, PaymentRequired
+from node.models.errors import ModelDenied, SourcesFailed
 from protocol.errors import PieceworkError, RemoteProtocolError
 
 __all__ = ["fail", "run_service", "run_task", "tell"]
@@ -30,9 +31,9 @@ def fail(error: PieceworkError) -> NoReturn:
     """Say what went wrong and what to do, and leave with the code that fits."""
     tell(str(error))
     match error:
-        case MarketUnreachable():
+        case MarketUnreachable() | SourcesFailed():
             sys.exit(EXIT_UNAVAILABLE)
-        case KeyRefused() | PaymentRequired():
+        case KeyRefused() | PaymentRequired() | ModelDenied():
             sys.exit(EXIT_DENIED)
         case ConfigInvalid() | RemoteProtocolError():
             sys.exit(EXIT_USAGE)

@@ -68,7 +68,7 @@ def run_once(
                 service, models, _ = await start_head(pool, stack, tell)
                 await ask(service, models[0].manifest.name)
             else:
-                await ask(*await stack.enter_async_context(local_head(alone)))
+                await ask(*await stack.enter_async_context(local_head(alone, tell)))
 
     run_task(work)
 

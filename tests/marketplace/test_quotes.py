@@ -6,6 +6,7 @@ import pytest
 
 from protocol.money import Rates, amount_nanos, with_fee_nanos, work_bound
 from protocol.route import Span
+from protocol.tensor import WireDtype
 from tests.marketplace.world import RATES, Provider, error_of, manifest, three_providers
 
 DEAR = Rates(4_000_000, 12_000_000, 2_000)
@@ -42,9 +43,10 @@ async def test_price_is_the_bound_of_every_hop_and_the_fee(world, buyer, model):
 
 async def test_wire_dtype_decides_the_bytes(world, buyer, model):
     await world.publish(model, Provider(Span(0, 12)))
-    quotes = [(await world.quote(buyer, wire_dtype=w)).json() for w in ("bf16", "fp32")]
+    quotes = [(await world.quote(buyer, wire_dtype=w)).json() for w in WireDtype]
+    assert [quote["wire_dtype"] for quote in quotes] == list(WireDtype)
     sizes = [quote["hops"][0]["work_max"]["bytes_out"] for quote in quotes]
-    assert sizes == [150 * 128, 150 * 256]
+    assert sizes == [150 * 256, 150 * 128, 150 * 68, 150 * 68]
 
 
 async def test_a_model_may_be_named_by_its_hash(world, buyer, model):

@@ -122,7 +122,7 @@ class PaidSession:
     def receipt(self, lease, provider, *, prompt=10, output=5, sequence=1, final=True) -> bytes:
         """The co-signed receipt for so many tokens through one hop."""
         tokens = prompt + output
-        row_bytes = lease.hidden_size * lease.wire_dtype.element_bytes
+        row_bytes = lease.wire_dtype.row_bytes(lease.hidden_size)
         layers = len(lease.span)
         work = Work(prompt * layers, output * layers, tokens * row_bytes, tokens * row_bytes)
         receipt = Receipt(

@@ -16,16 +16,31 @@ from node.cli.demo.pool import DemoOptions, DemoPool, start_pool
 from node.cli.demo.processes import ChildFailed, Children
 from node.cli.demo.report import collect_report
 from node.cli.demo.view import print_report
-from node.cli.program import run_task
+from node.cli.options import choose
+from node.cli.program import fail, run_task
+from protocol.errors import PieceworkError
+from protocol.tensor import WireDtype
 
 __all__ = ["show_demo"]
 
 
 def show_demo(
-    *, nodes: int, model: str, prompt: str, engines: str, exact: bool, keep: bool, as_json: bool
+    *,
+    nodes: int,
+    model: str,
+    prompt: str,
+    engines: str,
+    exact: bool,
+    wire: str,
+    keep: bool,
+    as_json: bool,
 ) -> None:
-    """Run the demo; exit 1 when any of its checks fails."""
-    options = DemoOptions(nodes, model, prompt, engines, exact, keep)
+    """Run the demo; exit 1 when any of its checks fails. `wire` empty: as `exact` has it."""
+    try:
+        wire_dtype = choose(WireDtype, wire, "--wire") if wire else None
+    except PieceworkError as error:
+        fail(error)
+    options = DemoOptions(nodes, model, prompt, engines, exact, keep, wire_dtype)
     report = run_task(lambda: _run(options, keep=keep, as_json=as_json))
     if not report["ok"]:
         sys.exit(1)

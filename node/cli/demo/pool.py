@@ -15,6 +15,7 @@ from node.hardware import memory_for_layers
 from node.market_client import MarketClient
 from protocol.identity import KeyPair
 from protocol.money import NANOS_PER_USD
+from protocol.tensor import WireDtype
 
 __all__ = ["DemoOptions", "DemoPool", "start_pool"]
 
@@ -37,6 +38,8 @@ class DemoOptions:
     engines: str
     exact: bool
     keep: bool = False
+    wire_dtype: WireDtype | None = None
+    """None: fp32 where `exact`, else bf16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ async def start_pool(
     )
     homes = tuple(directory / f"provider-{index}" for index in range(options.nodes))
     dtype = ComputeDtype.FP32 if options.exact else ComputeDtype.BF16
+    wire_dtype = options.wire_dtype or (WireDtype.FP32 if options.exact else WireDtype.BF16)
     for index, (share, backend, home) in enumerate(zip(shares, backends, homes, strict=True)):
         note(f"provider {index + 1} of {options.nodes} joins")
         await _start_provider(children, index, market_url, options, model, share, backend, home)
@@ -76,7 +80,7 @@ async def start_pool(
     await children.start(
         "gateway", "piecework", "gateway", "--market", market_url, "--model", options.model,
         "--port", str(api_port), "--home", str(directory / "gateway"), "--listen", "127.0.0.1",
-        "--compute", dtype, "--wire", "fp32" if options.exact else "bf16",
+        "--compute", dtype, "--wire", wire_dtype,
     )  # fmt: skip
     note("loading the spans")
     for index, home in enumerate(homes):
