@@ -8,7 +8,7 @@ STAMP := $(VENV)/.piecework-installed
 INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt types layers docs bench vectors clean
+.PHONY: help setup demo test check lint fmt types layers docs bench models vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ docs: $(STAMP) ## links, words and commands in README and docs/
 
 bench: $(STAMP) ## measure, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run
+
+models: $(STAMP) ## run the family tests, and write docs/models.md from them
+	@$(BIN)/python -m tests.models_page
 
 vectors: $(STAMP) ## rewrite the golden vectors: only when the wire changes on purpose
 	@$(BIN)/python -m tests.vectors.make
