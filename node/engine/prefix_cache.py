@@ -147,12 +147,14 @@ class KVBudget(Generic[Rows]):
         """Give the reservation back and keep the whole blocks that `keep` names, if any.
 
         Calls release for `rows` with what is kept of them, and gives that back: 0 where another
-        entry holds as much. An entry that the new one continues is dropped.
+        entry holds more. An entry that the new one equals or continues is dropped: of equal names
+        the newer rows are surer, as a hop before this one may have come back with other numerics.
         """
         self.cancel(capacity_tokens)
         hashes = tuple(keep[: length // PREFIX_BLOCK_TOKENS])
         entry, blocks = self._longest(span, hashes)
-        if not hashes or (entry is not None and blocks == len(hashes)):
+        is_held = entry is not None and blocks == len(hashes) < len(entry.hashes)
+        if not hashes or is_held:
             if entry is not None:
                 self._touch(entry)
             self._release(rows, 0)

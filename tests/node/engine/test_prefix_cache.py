@@ -168,6 +168,14 @@ class TestClose:
         budget.open(6 * BLOCK, SPAN)  # the shorter one's closing has used the longer one
         assert (held.tokens, other.tokens) == (4 * BLOCK, 0)
 
+    def test_of_equal_names_the_newer_rows_stay(self):
+        budget = budget_of(10 * BLOCK)
+        older, newer = keep(budget, "ab"), keep(budget, "ab")
+        assert (older.tokens, newer.tokens) == (0, 2 * BLOCK)
+        found = budget.open(3 * BLOCK, SPAN, chain("ab"))
+        assert found is not None
+        assert found.rows is newer
+
     def test_entries_are_bounded(self):
         budget = budget_of(10 * ENTRIES_MAX * BLOCK)
         kept = [keep(budget, chr(0x4E00 + index)) for index in range(ENTRIES_MAX + 3)]
