@@ -246,9 +246,9 @@ class TestMemory:
         for turn in range(3):
             step_through([engine], {index: (60 + turn, [9]) for index in range(4)})
         held = mx.get_active_memory() - before
-        assert 4 * 63 * row_bytes <= held <= 1.15 * 4 * 64 * row_bytes
+        assert 4 * 63 * row_bytes <= held <= 1.15 * 4 * 64 * row_bytes + FEW_BYTES
         close_all([engine], range(1, 4))
-        assert mx.get_active_memory() - before <= 1.15 * 64 * row_bytes
+        assert mx.get_active_memory() - before <= 1.15 * 64 * row_bytes + FEW_BYTES
         close_all([engine], [0])
         assert mx.get_active_memory() - before <= FEW_BYTES
 
@@ -267,7 +267,7 @@ class TestMemory:
         batch += [tokens_item(index, 0, [9 + index], **fields) for index in range(1, 8)]
         assert all(isinstance(result, StepResult) for result in engine.step(batch))
         held = mx.get_active_memory() - before
-        assert held <= 1.15 * (640 + 7 * 64) * engine.info.kv_bytes_per_token
+        assert held <= 1.15 * (640 + 7 * 64) * engine.info.kv_bytes_per_token + FEW_BYTES
 
     def test_sealed_ends_keep_none(self, models):
         from tests.node.engine.engine_cases import ends_of
