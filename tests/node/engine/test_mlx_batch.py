@@ -26,8 +26,8 @@ from tests.node.engine.torch_cases import (
 
 SEQUENCES = 5
 NAN_TOKEN = 7
-FEW_BYTES = 4096
-"""Of small arrays that come and go."""
+FEW_BYTES = 16_384
+"""Of small arrays that come and go, a row of logits (8 KiB) among them; a sequence takes 64 KiB."""
 
 
 @pytest.fixture(scope="module")
