@@ -14,7 +14,14 @@ from protocol.money import Rates
 from protocol.route import Span
 from protocol.tensor import WireDtype
 
-__all__ = ["GatewayConfig", "Home", "ProviderConfig", "default_home", "parse_bytes"]
+__all__ = [
+    "EngineOptions",
+    "GatewayConfig",
+    "Home",
+    "ProviderConfig",
+    "default_home",
+    "parse_bytes",
+]
 
 KEY_BYTES = 32
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -102,6 +109,17 @@ def _read_key(path: Path) -> KeyPair:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a program's engine computes, as its command was told."""
+
+    backend: str
+    device: str
+    """As ShardSpec.device."""
+    compute_dtype: ComputeDtype
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """What `piecework join` was told. `span` None: the marketplace chooses."""
 
@@ -110,12 +128,10 @@ class ProviderConfig:
     model: str
     memory_bytes: int
     span: Span | None
-    backend: str
-    compute_dtype: ComputeDtype
+    engine: EngineOptions
     rates: Rates
     listen_host: str
     listen_port: int
-    threads: int
     kv_tokens: int
     share_weights: bool = False
     """Whether other nodes may fetch what this one has verified."""
@@ -132,7 +148,5 @@ class GatewayConfig:
     api_port: int
     listen_host: str
     listen_port: int
-    backend: str
-    compute_dtype: ComputeDtype
+    engine: EngineOptions
     wire_dtype: WireDtype
-    threads: int

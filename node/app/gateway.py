@@ -96,10 +96,10 @@ async def _start_model(
     tell(f"loads the ends of {model.manifest.name}")
     spec = ShardSpec(
         directory=model.directory, span=Span(0, 0), embeds=True, has_head=True,
-        compute_dtype=config.compute_dtype, threads=config.threads,
-        spare_bytes=spare_memory_bytes(),
+        compute_dtype=config.engine.compute_dtype, threads=config.engine.threads,
+        spare_bytes=spare_memory_bytes(), device=config.engine.device,
     )  # fmt: skip
-    runner, _ = await start_runner(spec, config.backend, model.manifest)
+    runner, _ = await start_runner(spec, config.engine.backend, model.manifest)
     stack.push_async_callback(runner.stop)
     return HeadModel.load(model.directory, model.manifest, runner, now_s=int(time.time()))
 

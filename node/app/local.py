@@ -8,8 +8,8 @@ from pathlib import Path
 
 from node.app.fetching import load_or_fetch
 from node.app.shard import start_runner
-from node.config import Home
-from node.engine.base import ComputeDtype, ShardSpec
+from node.config import EngineOptions, Home
+from node.engine.base import ShardSpec
 from node.hardware import spare_memory_bytes
 from node.head.models import HeadModel
 from node.head.service import HeadService
@@ -35,10 +35,8 @@ class LocalConfig:
 
     home: Path
     model: str
-    backend: str
-    compute_dtype: ComputeDtype
+    engine: EngineOptions
     wire_dtype: WireDtype
-    threads: int
     kv_tokens: int
 
 
@@ -54,10 +52,11 @@ async def local_head(
     async with contextlib.AsyncExitStack() as stack:
         spec = ShardSpec(
             directory=model.directory, span=whole, embeds=True, has_head=True,
-            compute_dtype=config.compute_dtype, kv_tokens=config.kv_tokens, threads=config.threads,
-            spare_bytes=spare_memory_bytes(),
+            compute_dtype=config.engine.compute_dtype, kv_tokens=config.kv_tokens,
+            threads=config.engine.threads, spare_bytes=spare_memory_bytes(),
+            device=config.engine.device,
         )  # fmt: skip
-        runner, backend = await start_runner(spec, config.backend, manifest)
+        runner, backend = await start_runner(spec, config.engine.backend, manifest)
         stack.push_async_callback(runner.stop)
         hop_host = await QuicHost.start(home.load_or_create_key(), listen_host=LOOPBACK)
         stack.push_async_callback(hop_host.close)

@@ -77,10 +77,11 @@ async def run_provider(
         tell(f"{key.peer_id.short} loads layers {span} of {model.manifest.name}")
         spec = ShardSpec(
             directory=model.directory, span=span, embeds=False, has_head=False,
-            compute_dtype=config.compute_dtype, kv_tokens=config.kv_tokens, threads=config.threads,
+            compute_dtype=config.engine.compute_dtype, kv_tokens=config.kv_tokens,
+            threads=config.engine.threads, device=config.engine.device,
             spare_bytes=_spare_bytes(config, model, span),
         )  # fmt: skip
-        runner, backend = await start_runner(spec, config.backend, model.manifest)
+        runner, backend = await start_runner(spec, config.engine.backend, model.manifest)
         stack.push_async_callback(runner.stop)
         host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
         stack.push_async_callback(host.close)
@@ -147,7 +148,7 @@ async def _offer(parts: _Parts) -> None:
         manifest_hash=parts.model.manifest.manifest_hash,
         span=parts.span,
         backend=parts.backend,
-        compute_dtype=parts.config.compute_dtype,
+        compute_dtype=parts.config.engine.compute_dtype,
         rates=parts.config.rates,
         sessions_max=SESSIONS_MAX,
         kv_tokens=parts.config.kv_tokens,
@@ -177,8 +178,8 @@ async def _choose_span(config: ProviderConfig, client: MarketClient, model: Load
         config.memory_bytes,
         model.layer_sizes,
         stored_element_bytes=model.stored_element_bytes,
-        dtype=config.compute_dtype,
-        kv_bytes=model.kv_bytes_per_token_layer(config.compute_dtype),
+        dtype=config.engine.compute_dtype,
+        kv_bytes=model.kv_bytes_per_token_layer(config.engine.compute_dtype),
         kv_tokens=config.kv_tokens,
     )
     if layers_max == 0:
@@ -194,8 +195,8 @@ def _spare_bytes(config: ProviderConfig, model: LoadedModel, span: Span) -> int:
     needed = memory_for_layers(
         model.layer_sizes[span.start : span.end],
         stored_element_bytes=model.stored_element_bytes,
-        dtype=config.compute_dtype,
-        kv_bytes=model.kv_bytes_per_token_layer(config.compute_dtype),
+        dtype=config.engine.compute_dtype,
+        kv_bytes=model.kv_bytes_per_token_layer(config.engine.compute_dtype),
         kv_tokens=config.kv_tokens,
     )
     return max(0, config.memory_bytes - needed)
@@ -210,7 +211,7 @@ async def _status(parts: _Parts) -> dict[str, object]:
         "model": parts.model.manifest.name,
         "span": str(parts.span),
         "backend": parts.backend,
-        "compute_dtype": parts.config.compute_dtype,
+        "compute_dtype": parts.config.engine.compute_dtype,
         "addresses": [str(address) for address in parts.host.addresses],
         "sessions": parts.server.sessions,
         "receipts_pending": parts.collector.pending,

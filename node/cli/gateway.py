@@ -4,10 +4,9 @@ import asyncio
 from pathlib import Path
 
 from node.app.gateway import run_gateway
-from node.cli.options import choose, home_path, thread_count
+from node.cli.options import EngineTexts, choose, engine_options, home_path
 from node.cli.program import fail, run_service, tell
 from node.config import GatewayConfig
-from node.engine.base import ComputeDtype
 from protocol.errors import PieceworkError
 from protocol.tensor import WireDtype
 
@@ -20,10 +19,8 @@ def serve_gateway(
     models: tuple[str, ...],
     api: tuple[str, int],
     home: Path | None,
-    backend: str,
-    compute: str,
+    engine: EngineTexts,
     wire: str,
-    threads: int,
     listen: tuple[str, int],
 ) -> None:
     """Check the options, then serve until told to stop."""
@@ -36,10 +33,8 @@ def serve_gateway(
             api_port=api[1],
             listen_host=listen[0],
             listen_port=listen[1],
-            backend=backend,
-            compute_dtype=choose(ComputeDtype, compute, "--compute"),
+            engine=engine_options(engine),
             wire_dtype=choose(WireDtype, wire, "--wire"),
-            threads=thread_count(threads),
         )
     except PieceworkError as error:
         fail(error)

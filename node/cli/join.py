@@ -4,10 +4,9 @@ import asyncio
 from pathlib import Path
 
 from node.app.provider import run_provider
-from node.cli.options import choose, home_path, thread_count
+from node.cli.options import EngineTexts, engine_options, home_path
 from node.cli.program import fail, run_service, tell
 from node.config import ProviderConfig, parse_bytes
-from node.engine.base import ComputeDtype
 from node.hardware import available_memory_bytes
 from protocol.errors import PieceworkError
 from protocol.money import Rates
@@ -23,9 +22,7 @@ def join_pool(
     memory: str,
     span: str,
     home: Path | None,
-    backend: str,
-    compute: str,
-    threads: int,
+    engine: EngineTexts,
     kv_tokens: int,
     rates: tuple[int, int, int],
     listen: tuple[str, int],
@@ -39,12 +36,10 @@ def join_pool(
             model=model,
             memory_bytes=available_memory_bytes() if memory == "auto" else parse_bytes(memory),
             span=Span.from_text(span) if span else None,
-            backend=backend,
-            compute_dtype=choose(ComputeDtype, compute, "--compute"),
+            engine=engine_options(engine),
             rates=Rates(*rates),
             listen_host=listen[0],
             listen_port=listen[1],
-            threads=thread_count(threads),
             kv_tokens=kv_tokens,
             share_weights=share_weights,
         )

@@ -29,7 +29,13 @@ KeyOption = Annotated[
     str, typer.Option("--key", envvar="PIECEWORK_API_KEY", help="A buyer's API key.")
 ]
 BackendOption = Annotated[str, typer.Option(help="torch, mlx, or auto for the fastest here.")]
-ComputeOption = Annotated[str, typer.Option("--compute", help="bf16, or fp32 for exactness.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps, gpu (MLX), or auto for the fastest here.")
+]
+ComputeOption = Annotated[
+    str,
+    typer.Option("--compute", help="bf16; int8 or int4 weights; or fp32 for exactness."),
+]
 WireOption = Annotated[
     str,
     typer.Option(
@@ -55,6 +61,7 @@ def join(
     ] = "",
     home: HomeOption = None,
     backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     threads: ThreadsOption = 0,
     kv_tokens: Annotated[int, typer.Option(min=256, help="Tokens held for all sessions.")] = 16_384,
@@ -75,8 +82,8 @@ def join(
     from node.cli.join import join_pool
 
     join_pool(
-        market=market, model=model, memory=memory, span=span, home=home, backend=backend,
-        compute=compute, threads=threads, kv_tokens=kv_tokens,
+        market=market, model=model, memory=memory, span=span, home=home,
+        engine=(backend, device, compute, threads), kv_tokens=kv_tokens,
         rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
         share_weights=share_weights,
     )  # fmt: skip
@@ -92,6 +99,7 @@ def gateway(
     port: Annotated[int, typer.Option(help="Port of the API; 0: a free one.")] = 8470,
     home: HomeOption = None,
     backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
     threads: ThreadsOption = 1,
@@ -103,7 +111,7 @@ def gateway(
 
     serve_gateway(
         market=market, models=tuple(model or ("piecework/tiny",)), api=(host, port), home=home,
-        backend=backend, compute=compute, wire=wire, threads=threads, listen=(listen, listen_port),
+        engine=(backend, device, compute, threads), wire=wire, listen=(listen, listen_port),
     )  # fmt: skip
 
 
@@ -120,6 +128,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     home: HomeOption = None,
     backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
     threads: ThreadsOption = 0,
@@ -130,8 +139,8 @@ def run(
 
     run_once(
         model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, market=market, key=key,
-        max_tokens=max_tokens, temperature=temperature, seed=seed, home=home, backend=backend,
-        compute=compute, wire=wire, threads=threads, as_json=json_,
+        max_tokens=max_tokens, temperature=temperature, seed=seed, home=home,
+        engine=(backend, device, compute, threads), wire=wire, as_json=json_,
     )  # fmt: skip
 
 

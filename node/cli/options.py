@@ -4,13 +4,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from node.config import default_home
+from node.config import EngineOptions, default_home
+from node.engine.base import ComputeDtype
 from node.errors import ConfigInvalid
 from node.hardware import default_threads
 
-__all__ = ["choose", "home_path", "thread_count"]
+__all__ = ["EngineTexts", "choose", "engine_options", "home_path"]
 
 E = TypeVar("E", bound=StrEnum)
+
+EngineTexts = tuple[str, str, str, int]
+"""--backend, --device, --compute, --threads."""
 
 
 def choose(kind: type[E], text: str, option: str) -> E:
@@ -26,5 +30,8 @@ def home_path(home: Path | None) -> Path:
     return home if home is not None else default_home()
 
 
-def thread_count(threads: int) -> int:
-    return threads or default_threads()
+def engine_options(texts: EngineTexts) -> EngineOptions:
+    """Raises ConfigInvalid. Backend and device are checked where they are looked for."""
+    backend, device, compute, threads = texts
+    compute_dtype = choose(ComputeDtype, compute, "--compute")
+    return EngineOptions(backend, device, compute_dtype, threads or default_threads())

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from node.app.gateway import start_head
 from node.app.local import LocalConfig, local_head
-from node.cli.options import choose, home_path, thread_count
+from node.cli.options import EngineTexts, choose, engine_options, home_path
 from node.cli.program import fail, run_task, tell
 from node.config import GatewayConfig
-from node.engine.base import ComputeDtype
 from node.head.answer import Answer, AnswerRequest
 from node.head.service import HeadService
 from protocol.errors import PieceworkError
@@ -34,27 +33,22 @@ def run_once(
     temperature: float,
     seed: int,
     home: Path | None,
-    backend: str,
-    compute: str,
+    engine: EngineTexts,
     wire: str,
-    threads: int,
     as_json: bool,
 ) -> None:
     """Ask one question of a head in this process."""
     try:
-        compute_dtype = choose(ComputeDtype, compute, "--compute")
+        options = engine_options(engine)
         wire_dtype = choose(WireDtype, wire, "--wire")
         sampling = SamplingParameters.from_floats(temperature=temperature, seed=seed)
     except PieceworkError as error:
         fail(error)
-    count = thread_count(threads)
     pool = GatewayConfig(
-        home_path(home), market, (model,), "127.0.0.1", 0, "0.0.0.0", 0, backend,
-        compute_dtype, wire_dtype, count,
+        home_path(home), market, (model,), "127.0.0.1", 0, "0.0.0.0", 0, options,
+        wire_dtype,
     )  # fmt: skip
-    alone = LocalConfig(
-        home_path(home), model, backend, compute_dtype, wire_dtype, count, KV_TOKENS
-    )
+    alone = LocalConfig(home_path(home), model, options, wire_dtype, KV_TOKENS)
 
     async def ask(service: HeadService, name: str) -> None:
         request = AnswerRequest(
