@@ -81,7 +81,7 @@ class _Worker:
         try:
             engine = load_engine(decode_spec(payload["spec"]), payload["backend"])
         except Exception as error:
-            logger.exception("The shard could not be loaded.")
+            _log(error)
             self._send(request_id, encode_error(as_out_of_memory(error) or error), None)
             return
         self._channel.allocate(engine.info.hidden_size)
