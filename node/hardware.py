@@ -62,6 +62,8 @@ def default_threads() -> int:
 
 def kv_bytes_per_token_layer(config: Mapping[str, Any], dtype: ComputeDtype) -> int:
     """Keys and values of one token in one layer, from a model's config.json."""
+    if rank := config.get("kv_lora_rank"):  # latent attention keeps these in place of both
+        return (int(rank) + int(config["qk_rope_head_dim"])) * _ROW_ELEMENT_BYTES[dtype]
     heads = int(config["num_attention_heads"])
     key_value_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or int(config["hidden_size"]) // heads)

@@ -21,6 +21,12 @@ def test_kv_of_a_grouped_query_model():
     assert kv_bytes_per_token_layer(config | {"head_dim": 64}, ComputeDtype.FP32) == 2 * 8 * 64 * 4
 
 
+def test_kv_of_latent_attention():
+    config = {"num_attention_heads": 16, "hidden_size": 2048, "kv_lora_rank": 512}
+    config |= {"qk_rope_head_dim": 64}
+    assert kv_bytes_per_token_layer(config, ComputeDtype.INT4) == 576 * 2
+
+
 @given(SIZES, st.integers(0, 10**5), st.integers(1, 10**5), st.integers(0, 40))
 def test_memory_for_some_layers_holds_those_and_no_more(sizes, kv_bytes, kv_tokens, count):
     largest = sorted(sizes, reverse=True)[:count]
