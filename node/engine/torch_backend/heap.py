@@ -24,17 +24,27 @@ def own_weights(parts: nn.Module, loaded: Sequence[tuple[int, int]]) -> None:
     file that is changed or cut short would change the weights or end the process.
     """
     copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
-    for tensor in (*parts.parameters(), *parts.buffers()):
+
+    def own(tensor: torch.Tensor) -> torch.Tensor | None:
         if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
-            continue
+            return None
         address = tensor.data_ptr()
         before = bisect_right(loaded, address, key=lambda place: place[0]) - 1
         if before < 0 or address >= sum(loaded[before]):
-            continue
+            return None
         key = (address, tensor.shape)  # tied weights are several tensors of one address
         if key not in copies:
             copies[key] = tensor.detach().clone()
-        tensor.data = copies[key]
+        return copies[key]
+
+    for module in parts.modules():
+        for parameter in module.parameters(recurse=False):
+            if (copy := own(parameter)) is not None:
+                parameter.data = copy
+        # A loaded buffer is a view and would hold on to its base: another takes its place.
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if (copy := own(buffer)) is not None:
+                setattr(module, name, copy)
 
 
 def _find_trim() -> Callable[[int], int] | None:

@@ -29,6 +29,10 @@ FEW_ROWS_MAX = 3
 
 FP16_MAX = 65504.0
 
+# Named overloads: choosing one at each call costs more than a small tensor's operation.
+_multiply_bf16 = torch.ops.mkldnn._linear_pointwise.default
+_multiply_fp16 = torch.ops.quantized.linear_dynamic_fp16.default
+
 
 class PackedLinear(HeldLinear):
     """A linear over prepacked bf16 weights, with or without the fp16 copy for few rows."""
@@ -51,9 +55,8 @@ class PackedLinear(HeldLinear):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         if rows.numel() <= self.fp32_rows_max * self.in_features:
-            wide = torch.ops.quantized.linear_dynamic_fp16(rows.float(), self._few)
-            return wide.to(rows.dtype)
-        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+            return _multiply_fp16(rows.float(), self._few).to(rows.dtype)
+        return _multiply_bf16(rows, self._packed, self._bias, "none", [], "")
 
 
 class LinearMaker:

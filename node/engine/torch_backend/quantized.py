@@ -10,6 +10,7 @@ Shapes that a kernel does not take are padded with zeros, which change no sum.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "INT4_GROUP",
     "INT4_KERNEL_ROWS_MAX",
     "INT8_KERNEL_ROWS_MAX",
+    "ROUND_WEIGHTS",
     "KernelInt8Linear",
     "PlanesInt8Linear",
     "make_int4",
@@ -55,6 +57,9 @@ PIECE_WEIGHTS = 1 << 21
 """Weights turned back at once: 4 MiB in bf16 stay in the cache for their product, and an LM head
 of a billion weights needs no room of its own."""
 
+ROUND_WEIGHTS = 1 << 22
+"""Weights rounded at once: 16 MiB in fp32, where an LM head in one piece can take gigabytes."""
+
 PLANES_INPUTS_MAX = 1 << 16
 """255 x 127 x this many still fits the 32 bits that the integer units add in."""
 
@@ -63,6 +68,8 @@ FP32_ROWS_MAX = 8
 
 TINY = 1e-30
 """Stands in for the largest value of a row or group of zeros."""
+
+_multiply_planes = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
 
 def make_int8(weight: torch.Tensor, bias: torch.Tensor | None) -> HeldLinear:
@@ -102,19 +109,14 @@ class PlanesInt8Linear(HeldLinear):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         flat = rows.reshape(-1, rows.shape[-1]).float()
-        count, levels = len(flat), self._levels
+        levels = self._levels
         unit = torch.add(self._tiny, flat.abs().amax(-1, keepdim=True), alpha=1 / levels)
-        planes = flat.new_empty(2, *flat.shape)
-        coarse, fine = planes.unbind()
         scaled = flat / unit
-        torch.round(scaled, out=coarse)
-        torch.sub(scaled, coarse, out=fine)
-        fine *= 2 * levels
+        coarse = scaled.round()
+        fine = scaled.sub_(coarse).mul_(2 * levels)
         # It rounds `fine` itself, and adds the zero point that makes bytes unsigned.
-        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            planes.view(2 * count, -1), 1.0, levels + 1, self._packed
-        )
-        coarse, fine = product.view(2, count, -1).unbind()
+        product = _multiply_planes(torch.cat((coarse, fine)), 1.0, levels + 1, self._packed)
+        coarse, fine = product.chunk(2)
         # A row with NaN or infinity has such a unit, so it stays visible in what comes out.
         wide = torch.add(coarse, fine, alpha=1 / (2 * levels)).mul_(unit)
         if self._bias is not None:
@@ -166,8 +168,13 @@ class Int4Linear(HeldLinear):
         super().__init__()
         self._out_features = len(weight)
         padding = (0, -weight.shape[1] % INT4_GROUP, 0, -weight.shape[0] % INT4_BLOCK)
-        values, self._scales_and_zeros = round_to_int4(pad(weight, padding))
-        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values, 1)
+        packed, scales_and_zeros = [], []
+        for part in _pieces(pad(weight, padding), INT4_BLOCK):
+            values, some = round_to_int4(part)
+            packed.append(torch.ops.aten._convert_weight_to_int4pack_for_cpu(values, 1))
+            scales_and_zeros.append(some)
+        self._packed = torch.cat(packed)
+        self._scales_and_zeros = torch.cat(scales_and_zeros, dim=1)
         self._padding = padding[1]
         self._bias = None if bias is None else bias.to(torch.bfloat16)
         self._half = _int4_half()
@@ -212,6 +219,12 @@ class Int4Linear(HeldLinear):
         return torch.cat(products, dim=-1)
 
 
+def _pieces(weight: torch.Tensor, multiple: int) -> Sequence[torch.Tensor]:
+    """Some output rows each, a multiple of `multiple` but the last: fp32 copies stay small."""
+    rows = max(1, ROUND_WEIGHTS // (weight.shape[1] * multiple)) * multiple
+    return weight.split(rows)
+
+
 def plane_levels() -> int:
     """The largest integer of a plane: bytes from 1 to 255, or to 127 where sums of two products
     are kept in 16 bits on the way (127 * 127 * 2 still fits)."""
@@ -236,9 +249,13 @@ def _bf16_rows(rows: torch.Tensor, padding: int) -> torch.Tensor:
 
 def round_to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """int8 values and fp32 scales (out_features,), the largest value of a row being 127."""
-    wide = weight.float()
-    scales = wide.abs().amax(dim=1).clamp_(min=TINY).div_(127)
-    return (wide / scales.unsqueeze(1)).round_().to(torch.int8), scales
+    values, all_scales = [], []
+    for part in _pieces(weight, 1):
+        wide = part.float()
+        scales = wide.abs().amax(dim=1).clamp_(min=TINY).div_(127)
+        values.append((wide / scales.unsqueeze(1)).round_().to(torch.int8))
+        all_scales.append(scales)
+    return torch.cat(values), torch.cat(all_scales)
 
 
 def round_to_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from node.engine.torch_backend.quantized import (  # isort: skip
     INT4_GROUP,
     INT4_KERNEL_ROWS_MAX,
     INT8_KERNEL_ROWS_MAX,
+    ROUND_WEIGHTS,
     FBGEMM_ENGINES,
     KernelInt8Linear,
     PlanesInt8Linear,
@@ -26,8 +27,8 @@ from protocol.tensor import WireDtype  # isort: skip
 from tests.node.engine.engine_cases import GREEDY, spec_of, tokens_item  # isort: skip
 
 QUANTIZED = (ComputeDtype.INT8, ComputeDtype.INT4)
-SHAPES = [(128, 64), (130, 100), (6, 4), (256, 512)]
-"""(out_features, in_features): a kernel's own, odd ones, tiny ones, and several groups."""
+SHAPES = [(128, 64), (130, 100), (6, 4), (256, 512), (ROUND_WEIGHTS // 4096 + 70, 4096)]
+"""(out_features, in_features): a kernel's own, odd ones, tiny ones, several groups, pieces."""
 ROWS = [1, 2, INT8_KERNEL_ROWS_MAX, INT8_KERNEL_ROWS_MAX + 1, INT4_KERNEL_ROWS_MAX + 1]
 BF16_ERROR = 5e-3
 
