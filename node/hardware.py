@@ -51,8 +51,8 @@ def spare_memory_bytes() -> int:
 def default_threads() -> int:
     """A thread a physical core this process may use, but one logical core is left free.
 
-    It carries the network and the owner. Two threads of one core share its matrix units and caches,
-    so a second one only adds waiting.
+    It carries the network and the owner. Two threads of one core share its units and caches; what
+    a second one brings was not measured here.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if has_affinity else (os.cpu_count() or 1)

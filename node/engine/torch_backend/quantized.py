@@ -43,7 +43,7 @@ INT4_BLOCK = 64
 """Outputs that the int4 kernel keeps together at most; it takes multiples of 16."""
 
 INT8_MULTIPLE = 64
-"""Inputs and outputs of `_weight_int8pack_mm` come in multiples of this (16 on some CPUs)."""
+"""Inputs and outputs are padded to this for `_weight_int8pack_mm`, which crashed on 130 x 100."""
 
 INT8_KERNEL_ROWS_MAX = 8
 """Up to here `_weight_int8pack_mm` beats turning the weights back (8192 x 1024, one Zen 4 core:
@@ -64,7 +64,8 @@ PLANES_INPUTS_MAX = 1 << 16
 """255 x 127 x this many still fits the 32 bits that the integer units add in."""
 
 FP32_ROWS_MAX = 8
-"""The planes take and give fp32; from here on a wider residual stream costs more than casts."""
+"""The planes take and give fp32, so a decode's residual stream may stay unrounded. Not a matter of
+speed: from 1 to 32 rows both ways took the same time, within 3 %. More rows take the half."""
 
 TINY = 1e-30
 """Stands in for the largest value of a row or group of zeros."""
@@ -88,9 +89,10 @@ class PlanesInt8Linear(HeldLinear):
     """int8 weights for FBGEMM, multiplied as integers with two planes of each row.
 
     A row is split into coarse integers, +-`levels` for its largest value, and what they leave over,
-    in units 2 * `levels` times finer. Against `_weight_int8pack_mm` (8192 x 1024, one Zen 4 core
-    that reads 24 GB/s): 0.36 ms (23 GB/s) against 1.17 at one row, 0.97 against 2.8 at 8, 29
-    against 59 at 256. oneDNN's integer product takes 0.86 at one row, 1.1 at 8 and 21 at 256.
+    in units 2 * `levels` times finer. Milliseconds at 1, 8, 32 and 256 rows (8192 x 1024, one Zen 4
+    core, shared): this 0.45, 1.1, 3.8, 28, of which FBGEMM 0.31, 0.9, 3.4, 27;
+    `_weight_int8pack_mm` 1.2, 3.2, 11, 68; oneDNN's integer product alone 0.85, 1.1, 3.0, 21; bf16
+    1.06, 1.3, 3.0, 21. So many rows are a third slower than in bf16.
     """
 
     fp32_rows_max = FP32_ROWS_MAX
