@@ -33,7 +33,7 @@ from tools.tiny_checkpoints import make_checkpoint
 
 __all__ = ["rows"]
 
-REPEATS = 5
+REPEATS = 3
 BANDWIDTH_BYTES = 1 << 30
 BATCHES = (1, 8, 32)
 DTYPES = (ComputeDtype.BF16, ComputeDtype.INT8, ComputeDtype.INT4)

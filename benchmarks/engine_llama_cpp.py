@@ -25,7 +25,7 @@ from node.engine.base import ComputeDtype
 __all__ = ["PYTHON_VARIABLE", "rows", "write_gguf"]
 
 PYTHON_VARIABLE = "PIECEWORK_LLAMA_CPP_PYTHON"
-REPEATS = 5
+REPEATS = 3
 BATCHES = (1, 8, 32)
 PAIRS = ((ComputeDtype.INT8, "q8_0"), (ComputeDtype.INT4, "q4_k_m"), (ComputeDtype.BF16, "q8_0"))
 """Ours and theirs; bf16 is what a node with memory to spare serves."""
