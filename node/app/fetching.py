@@ -106,10 +106,10 @@ async def load_or_fetch(
 async def fetch_for_pool(
     reference: str, home: Home, client: MarketClient, tell: Callable[[str], None]
 ) -> LoadedModel:
-    """What a provider must know before it is given a span: the exact manifest, and the config.
+    """What a node must know before it takes part: the model's exact manifest, and the config.
 
-    Weights come later, and only the span's. Raises NothingVouches where neither the pool nor the
-    hub has a manifest.
+    Weights come later, and only those of its shard. Raises NothingVouches where neither the pool
+    nor the hub has a manifest.
     """
     try:
         return await asyncio.to_thread(load_model, reference, home)
@@ -136,15 +136,23 @@ async def fetch_for_pool(
 
 
 async def fetch_missing(
-    model: LoadedModel, span: Span, home: Home, client: MarketClient, tell: Callable[[str], None]
+    model: LoadedModel,
+    span: Span,
+    home: Home,
+    client: MarketClient,
+    tell: Callable[[str], None],
+    *,
+    ends: bool = False,
 ) -> None:
-    """The span's tensors, if some are not here and the model is one that was pulled."""
-    if not _missing(model, span, ends=False) or not model.directory.is_relative_to(
-        home.models_path
-    ):
+    """A shard's tensors, if some are not here and the model is one that was pulled.
+
+    With `ends` the tokenizer too: a gateway asks for the ends with an empty span.
+    """
+    is_pulled = model.directory.is_relative_to(home.models_path)
+    if not is_pulled or not _missing(model, span, ends=ends):
         return
     name = str(model.directory.relative_to(home.models_path))
-    order = PullOrder(name, span, manifest_hash=model.manifest.manifest_hash)
+    order = PullOrder(name, span, ends, manifest_hash=model.manifest.manifest_hash)
     await _fetch_from_pool(home, order, client, tell)
 
 

@@ -11,7 +11,8 @@ from node.api.local_status import StatusPage
 from node.api.readiness import Readiness, ReadyState
 from node.api.serving import serve_api
 from node.api.settings import ApiSettings
-from node.app.shard import load_model, start_runner
+from node.app.fetching import fetch_for_pool, fetch_missing
+from node.app.shard import start_runner
 from node.config import GatewayConfig, Home
 from node.engine.base import ShardSpec
 from node.hardware import spare_memory_bytes
@@ -25,6 +26,7 @@ from transport.quic import QuicHost
 
 __all__ = ["run_gateway", "start_head"]
 
+NO_LAYERS = Span(0, 0)
 DRAIN_TIMEOUT_S = 30.0
 """On SIGTERM: answers under way get this long."""
 
@@ -78,7 +80,7 @@ async def start_head(
     home.pin_market(client.url, terms.peer_id)
     host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
     stack.push_async_callback(host.close)
-    models = [await _start_model(config, home, name, stack, tell) for name in config.models]
+    models = [await _start_model(config, client, name, stack, tell) for name in config.models]
     router = MarketRouter(client, terms.peer_id, key.peer_id)
     service = HeadService(host, router, models, wire_dtype=config.wire_dtype)
     stack.push_async_callback(service.close)
@@ -87,15 +89,18 @@ async def start_head(
 
 async def _start_model(
     config: GatewayConfig,
-    home: Home,
+    client: MarketClient,
     reference: str,
     stack: contextlib.AsyncExitStack,
     tell: Callable[[str], None],
 ) -> HeadModel:
-    model = load_model(reference, home)
+    """The ends of one model, fetched where they are not here."""
+    home = Home(config.home)
+    model = await fetch_for_pool(reference, home, client, tell)
+    await fetch_missing(model, NO_LAYERS, home, client, tell, ends=True)
     tell(f"loads the ends of {model.manifest.name}")
     spec = ShardSpec(
-        directory=model.directory, span=Span(0, 0), embeds=True, has_head=True,
+        directory=model.directory, span=NO_LAYERS, embeds=True, has_head=True,
         compute_dtype=config.engine.compute_dtype, threads=config.engine.threads,
         spare_bytes=spare_memory_bytes(), device=config.engine.device,
     )  # fmt: skip

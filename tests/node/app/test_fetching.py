@@ -3,22 +3,30 @@
 import pytest
 
 from node.app import fetching
-from node.app.fetching import SourceChoice, TellingListener, fetch_for_pool, fetch_missing
+from node.app.fetching import (
+    SourceChoice,
+    TellingListener,
+    fetch_for_pool,
+    fetch_missing,
+    fetch_model,
+)
 from node.config import Home
 from node.engine.errors import ModelNotFound, ShardMismatch
 from node.engine.holdings import verify_span
 from node.engine.store import build_manifest
 from node.errors import ConfigInvalid
-from node.models.errors import NothingVouches
+from node.models.errors import ModelFetchFailed, NothingVouches
 from node.models.peer_server import share_weights
 from node.models.progress import Planned, Received, SourceDropped
 from node.models.pull import PullOrder
 from protocol.identity import KeyPair
 from protocol.route import Span
 from tests.node.models.checkpoints import NAME, make_model
+from tests.node.models.hub_server import serving
 from transport.quic import QuicHost
 
 SPAN = Span(1, 3)
+NO_LAYERS = Span(0, 0)
 
 
 class Pool:
@@ -63,6 +71,31 @@ async def pool(tmp_path):
     offer = {"manifest_hash": digest, "addresses": [str(a) for a in host.addresses]}
     yield Pool([{"id": NAME, "manifest_hash": digest}], [offer]), manifest
     await host.close()
+
+
+async def test_gateway_with_nothing_gets_the_ends_and_the_tokenizer(pool, home, told, tmp_path):
+    market, manifest = pool
+    model = await fetch_for_pool(NAME, home, market, told.append)
+    with serving(tmp_path / "provider") as hub:
+        order = PullOrder(NAME, NO_LAYERS, ends=True)
+        await fetch_model(
+            home,
+            order,
+            SourceChoice((f"{hub.url}/{hub.repository}/resolve/main",)),
+            TellingListener(told.append),
+        )
+    verify_span(manifest, model.directory, NO_LAYERS, ends=True)
+    assert (model.directory / "tokenizer.json").is_file()
+    told.clear()
+    await fetch_missing(model, NO_LAYERS, home, market, told.append, ends=True)
+    assert told == []
+
+
+async def test_ends_that_nobody_has_are_asked_of_the_pool_and_the_hub(pool, home, told):
+    market, _ = pool
+    model = await fetch_for_pool(NAME, home, market, told.append)
+    with pytest.raises((ModelNotFound, ModelFetchFailed)):
+        await fetch_missing(model, NO_LAYERS, home, market, told.append, ends=True)
 
 
 async def test_provider_with_nothing_gets_the_manifest_and_then_its_span(pool, home, told):
