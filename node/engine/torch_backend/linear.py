@@ -22,9 +22,6 @@ class HeldLinear(nn.Module):
     fp32_rows_max: int = 0
     """Up to how many rows of a bf16 shard may come, and go, unrounded at no cost."""
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
 
 class PlainLinear(HeldLinear):
     """A linear over an unpacked weight: fp32, CPUs without bf16 kernels, and other devices."""
