@@ -101,10 +101,6 @@ class RouteSession:
         return self._session.cached_tokens
 
     @property
-    def steps_in_flight(self) -> int:
-        return self._session.in_flight
-
-    @property
     def head_path_kind(self) -> str:
         """PathKind of the head's own link to hop 0."""
         return str(self._streams[0].path_kind)

@@ -1,5 +1,6 @@
 """A mirror: any HTTP server that serves a model directory's files with byte ranges."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from node.engine.holdings import MANIFEST_NAME
@@ -12,25 +13,14 @@ from protocol.errors import EngineError, RemoteProtocolError
 from protocol.limits import MANIFEST_BYTES_MAX
 from protocol.model import ModelManifest
 
-__all__ = ["HttpSource"]
+__all__ = ["HttpFiles", "HttpSource"]
 
 
-class HttpSource:
-    """`url` is the directory: its config.json is at `url/config.json`."""
+class HttpFiles(ABC):
+    """A source whose files have URLs: everything but where they are."""
 
-    file_digests: Mapping[str, FileDigest] = {}
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._ranges = HttpRanges()
-
-    @property
-    def name(self) -> str:
-        return self._url
-
-    @property
-    def origin(self) -> str:
-        return self._url
+    def __init__(self, ranges: HttpRanges) -> None:
+        self._ranges = ranges
 
     async def manifest(self, manifest_hash: bytes | None, name: str) -> ModelManifest:
         """The file `piecework.manifest`, if it is there: whose hash it has the caller checks."""
@@ -50,6 +40,28 @@ class HttpSource:
 
     async def close(self) -> None:
         await self._ranges.close()
+
+    @abstractmethod
+    def _url_of(self, file: str) -> str:
+        """Raises NotHeld for a file that is known not to be there."""
+
+
+class HttpSource(HttpFiles):
+    """`url` is the directory: its config.json is at `url/config.json`."""
+
+    file_digests: Mapping[str, FileDigest] = {}
+
+    def __init__(self, url: str) -> None:
+        super().__init__(HttpRanges())
+        self._url = url.rstrip("/")
+
+    @property
+    def name(self) -> str:
+        return self._url
+
+    @property
+    def origin(self) -> str:
+        return self._url
 
     def _url_of(self, file: str) -> str:
         return f"{self._url}/{file}"

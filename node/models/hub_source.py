@@ -6,18 +6,15 @@ URLs, with the token sent to the hub's host and to none that it redirects to.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from node.engine.errors import BackendMissing, ModelNotFound
-from node.engine.holdings import MANIFEST_NAME
 from node.models.errors import ModelDenied, ModelFetchFailed, NotHeld
 from node.models.http_ranges import HttpRanges
-from node.models.http_source import decode_manifest, read_header
-from node.models.plan import FILES_MAX, Piece
+from node.models.http_source import HttpFiles
+from node.models.plan import FILES_MAX
 from node.models.sources import FileDigest
-from protocol.limits import MANIFEST_BYTES_MAX
-from protocol.model import ModelManifest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -29,18 +26,19 @@ INFO_TIMEOUT_S = 20.0
 SHA1_BYTES = 20
 
 
-class HubSource:
+class HubSource(HttpFiles):
     """Made by `open`; every file is read at that commit, so a moved branch mixes nothing."""
 
     def __init__(
         self, repository: str, commit: str, files: Mapping[str, FileDigest | None], api: "HfApi"
     ) -> None:
         """`files`: each of the repository's top-level files and what the hub says of it."""
+        endpoint: str = api.endpoint
+        super().__init__(HttpRanges(token=_token(api), token_url=endpoint))
         self._repository = repository
         self._commit = commit
         self._files = files
-        self._endpoint: str = api.endpoint
-        self._ranges = HttpRanges(token=_token(api), token_url=self._endpoint)
+        self._endpoint = endpoint
 
     @classmethod
     async def open(
@@ -76,25 +74,6 @@ class HubSource:
     @property
     def file_digests(self) -> Mapping[str, FileDigest]:
         return {name: digest for name, digest in self._files.items() if digest is not None}
-
-    async def manifest(self, manifest_hash: bytes | None, name: str) -> ModelManifest:
-        """The repository's own `piecework.manifest`, if its maker put one there."""
-        return decode_manifest(await self.read_file(None, MANIFEST_NAME, MANIFEST_BYTES_MAX))
-
-    async def read_file(self, manifest_hash: bytes | None, file: str, bytes_max: int) -> bytes:
-        return await self._ranges.read_whole(self._url_of(file), bytes_max)
-
-    async def read_header(self, manifest_hash: bytes | None, file: str) -> bytes:
-        return await read_header(self._ranges, self._url_of(file), file)
-
-    def read(
-        self, manifest_hash: bytes | None, pieces: Sequence[Piece], offset: int
-    ) -> AsyncGenerator[bytes, None]:
-        url = self._url_of(pieces[0].file)
-        return self._ranges.read(url, pieces[0].start + offset, pieces[-1].end)
-
-    async def close(self) -> None:
-        await self._ranges.close()
 
     def _url_of(self, file: str) -> str:
         from huggingface_hub import hf_hub_url
