@@ -12,6 +12,7 @@ COPY protocol protocol
 COPY transport transport
 COPY planning planning
 COPY node node
+COPY relay relay
 COPY marketplace marketplace
 COPY ledger ledger
 COPY migrations migrations

@@ -13,16 +13,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("protocol", "transport", "planning", "node", "marketplace", "ledger", "migrations")
+PACKAGES = (
+    "protocol", "transport", "planning", "node", "relay", "marketplace", "ledger", "migrations",
+)  # fmt: skip
 
 # outside package -> the modules (and their children) that may import it; () is nobody
 ONLY_HERE: dict[str, tuple[str, ...]] = {
     "aioquic": ("transport",),
     # between peers only in transport; the others listen for HTTP, or talk to a child of their own
-    "socket": ("transport", "node.engine", "node.api.serving", "node.cli.demo", "marketplace.cli"),
-    "libp2p": (),
-    "trio": (),
-    "zeroconf": (),
+    "socket": (
+        "transport",
+        "relay.cli",
+        "node.engine",
+        "node.api.serving",
+        "node.cli.demo",
+        "marketplace.cli",
+    ),
+    "libp2p": ("transport",),
+    "multiaddr": ("transport",),
+    "trio": ("transport",),
+    "zeroconf": ("transport",),
+    "miniupnpc": ("transport",),
     "stripe": (),
     "torch": ("node.engine.torch_backend",),
     "transformers": ("node.engine.torch_backend",),
@@ -31,11 +42,18 @@ ONLY_HERE: dict[str, tuple[str, ...]] = {
     "sqlmodel": ("ledger", "marketplace", "migrations"),
     "sqlalchemy": ("ledger", "marketplace", "migrations"),
     "alembic": ("migrations",),
-    "fastapi": ("node.api", "node.app", "marketplace"),
-    "starlette": ("node.api", "node.app", "marketplace"),
-    "uvicorn": ("node.cli", "node.app", "node.api", "marketplace.cli", "marketplace.app"),
-    "typer": ("node.cli", "marketplace.cli"),
-    "rich": ("node.cli", "marketplace.cli"),
+    "fastapi": ("node.api", "node.app", "marketplace", "relay.app", "relay.status"),
+    "starlette": ("node.api", "node.app", "marketplace", "relay.app", "relay.status"),
+    "uvicorn": (
+        "node.cli",
+        "node.app",
+        "node.api",
+        "marketplace.cli",
+        "marketplace.app",
+        "relay.app",
+    ),
+    "typer": ("node.cli", "marketplace.cli", "relay.cli"),
+    "rich": ("node.cli", "marketplace.cli", "relay.cli"),
     "openai": ("node.cli",),
     "nacl": ("protocol", "transport"),
     "cbor2": ("protocol",),
@@ -51,7 +69,21 @@ MARKETPLACE_FILES: dict[str, tuple[str, ...]] = {
 OUTSIDE: dict[str, frozenset[str]] = {
     "protocol": frozenset({"nacl", "cbor2"}),
     "planning": frozenset({"numpy", "scipy"}),
-    "transport": frozenset({"aioquic", "cryptography", "nacl", "uvloop", "psutil"}),
+    "transport": frozenset(
+        {
+            "aioquic",
+            "cryptography",
+            "nacl",
+            "uvloop",
+            "psutil",
+            "libp2p",
+            "multiaddr",
+            "trio",
+            "zeroconf",
+            "miniupnpc",
+        }
+    ),  # fmt: skip
+    "relay": frozenset({"fastapi", "starlette", "uvicorn", "typer", "rich", "pydantic", "uvloop"}),
     "ledger": frozenset({"sqlmodel", "sqlalchemy"}),
     "migrations": frozenset({"alembic", "sqlmodel", "sqlalchemy"}),
 }

@@ -12,7 +12,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"protocol", "transport", "planning", "node", "marketplace", "ledger", "migrations"}
+PACKAGES = {
+    "protocol",
+    "transport",
+    "planning",
+    "node",
+    "relay",
+    "marketplace",
+    "ledger",
+    "migrations",
+}
 MODEL = "node/assets/piecework-tiny/"
 
 

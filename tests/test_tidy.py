@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("protocol", "transport", "planning", "node", "marketplace", "ledger", "migrations")
+PACKAGES = (
+    "protocol",
+    "transport",
+    "planning",
+    "node",
+    "relay",
+    "marketplace",
+    "ledger",
+    "migrations",
+)
 BANNED_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc", "tools", "stuff"})
 FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 70

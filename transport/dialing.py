@@ -14,7 +14,7 @@ from transport.quic_connection import QuicConnection
 from transport.quic_seams import CloseCode, ConnectionState
 from transport.settings import QuicSettings
 
-__all__ = ["dial"]
+__all__ = ["dial", "dial_unknown"]
 
 
 async def dial(
@@ -52,21 +52,39 @@ async def dial(
     raise DialFailed(str(peer_id), tuple(attempts))
 
 
+async def dial_unknown(
+    endpoint: Endpoint, host: str, port: int, timeout_s: float
+) -> QuicConnection:
+    """A verified connection to whoever is at that address; raises DialFailed."""
+    text = f"{host} port {port}"
+    result = await _handshake(endpoint, (host, port), text, None, monotonic() + timeout_s)
+    if isinstance(result, Attempt):
+        raise DialFailed(text, (result,))
+    return result
+
+
 async def _attempt(
     endpoint: Endpoint, peer_id: PeerId, address: Address, delay_s: float, deadline: float
 ) -> QuicConnection | Attempt:
     await asyncio.sleep(delay_s)
+    if address.peer_id != peer_id:
+        return Attempt(str(address), "the address is another peer's", 0.0)
+    place = (address.host, address.port)
+    return await _handshake(endpoint, place, str(address), peer_id, deadline)
+
+
+async def _handshake(
+    endpoint: Endpoint, place: tuple[str, int], text: str, expected: PeerId | None, deadline: float
+) -> QuicConnection | Attempt:
     began = monotonic()
 
     def failed(reason: str) -> Attempt:
-        return Attempt(str(address), reason, monotonic() - began)
+        return Attempt(text, reason, monotonic() - began)
 
-    if address.peer_id != peer_id:
-        return failed("the address is another peer's")
-    target = endpoint.udp.to_socket_address(address.host, address.port)
+    target = endpoint.udp.to_socket_address(*place)
     if target is None:
         return failed("this host has no IPv6 socket")
-    connection = endpoint.dial(target, peer_id)
+    connection = endpoint.dial(target, expected)
     try:
         await asyncio.wait_for(asyncio.shield(connection.verified), max(0.0, deadline - began))
     except TimeoutError:

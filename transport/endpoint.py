@@ -87,7 +87,7 @@ class Endpoint:
         self._loop.remove_reader(self.udp.fileno())
         self.udp.close()
 
-    def dial(self, address: SocketAddress, expected: PeerId) -> QuicConnection:
+    def dial(self, address: SocketAddress, expected: PeerId | None) -> QuicConnection:
         """Begin a handshake from the listening socket; wait on its `verified`."""
         core = QuicCore(
             configuration=self._configuration(address, is_client=True),

@@ -4,6 +4,7 @@ TransportError
 ├─ DialFailed(peer, attempts)     no address answered; each attempt says why
 ├─ IdentityMismatch               the certificate proves another PeerId than was dialled
 ├─ PeerGone                       the connection closed or fell silent
+├─ RelayRefused(status)           the relay said no; the status is circuit relay v2's
 ├─ StreamReset(code)              the peer gave this stream up
 ├─ FrameTooLarge                  a frame above the stream's limit; the stream is reset
 ├─ ProtocolNotSupported           the peer does not speak this protocol
@@ -21,6 +22,7 @@ __all__ = [
     "IdentityMismatch",
     "PeerGone",
     "ProtocolNotSupported",
+    "RelayRefused",
     "StreamReset",
     "TimedOut",
     "TransportError",
@@ -56,6 +58,14 @@ class IdentityMismatch(TransportError):
 
 class PeerGone(TransportError):
     """The connection closed, or nothing was heard for the idle timeout."""
+
+
+class RelayRefused(TransportError):
+    """The relay gave no reservation or no circuit; `status` is the code of circuit relay v2."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StreamReset(TransportError):

@@ -17,7 +17,7 @@ from protocol.identity import KeyPair, PeerId
 from transport.address import Address
 from transport.base import Host, StreamHandler
 from transport.certificate import make_certificate
-from transport.dialing import dial
+from transport.dialing import dial, dial_unknown
 from transport.endpoint import Endpoint, EndpointStatistics
 from transport.errors import Attempt, DialFailed
 from transport.handlers import Handlers
@@ -105,6 +105,15 @@ class QuicHost(Host):
                 raise  # it was our caller who was cancelled, not the dial
             reason = "this host was closed"
         raise DialFailed(str(peer_id), (Attempt("-", reason, timeout_s),))
+
+    async def connect_at(self, host: str, port: int, *, timeout_s: float) -> QuicConnection:
+        """A new connection to whoever answers at that UDP address; its `peer_id` says who.
+
+        For addresses that a person typed. Raises DialFailed.
+        """
+        if self._is_closed:
+            raise LocalProtocolError("The host is closed.")
+        return await dial_unknown(self.endpoint, host, port, timeout_s)
 
     async def close(self) -> None:
         if self._is_closed:
