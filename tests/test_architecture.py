@@ -82,7 +82,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
             "zeroconf",
             "miniupnpc",
         }
-    ),  # fmt: skip
+    ),
     "relay": frozenset({"fastapi", "starlette", "uvicorn", "typer", "rich", "pydantic", "uvloop"}),
     "ledger": frozenset({"sqlmodel", "sqlalchemy"}),
     "migrations": frozenset({"alembic", "sqlmodel", "sqlalchemy"}),

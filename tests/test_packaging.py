@@ -85,6 +85,7 @@ def test_console_scripts(wheel, names):
         "[console_scripts]",
         *("piecework", "=", "node.cli.main:main"),
         *("piecework-market", "=", "marketplace.cli:main"),
+        *("piecework-relay", "=", "relay.cli:main"),
     ]
 
 
