@@ -37,6 +37,10 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 
 Network = Annotated[str | None, typer.Option(help="Name of the pool.")]
 Fee = Annotated[int | None, typer.Option(min=0, max=10_000, help="Hundredths of a percent.")]
 Window = Annotated[int | None, typer.Option(min=1, help="Seconds between settlements.")]
+Relays = Annotated[
+    list[str] | None,
+    typer.Option("--relay", help="A relay of the pool, as it prints itself; again for more."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -48,10 +52,11 @@ def root(
     network: Network = None,
     fee_basis_points: Fee = None,
     settlement_window_s: Window = None,
+    relay: Relays = None,
 ) -> None:
     """Run a Piecework marketplace: quotes, leases, receipts and the ledger behind them."""
     if context.invoked_subcommand is None:
-        serve(home, host, port, network, fee_basis_points, settlement_window_s)
+        serve(home, host, port, network, fee_basis_points, settlement_window_s, relay)
 
 
 @app.command()
@@ -62,6 +67,7 @@ def serve(
     network: Network = None,
     fee_basis_points: Fee = None,
     settlement_window_s: Window = None,
+    relay: Relays = None,
 ) -> None:
     """Run the marketplace until it is stopped (what plain `piecework-market` does)."""
     import uvicorn
@@ -71,7 +77,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    config = _config(home, network, fee_basis_points, settlement_window_s)
+    config = _config(home, network, fee_basis_points, settlement_window_s, relay)
     application = create_app(config)
     market = application.state.market
     listener = _listen(host, port)
@@ -103,7 +109,7 @@ def check(
     from marketplace.errors import MarketError
 
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    config = _config(home, None, None, None)
+    config = _config(home, None, None, None, None)
     if not config.database_url and not (config.home / DATABASE_FILE).exists():
         raise MarketError(f"There is no marketplace in {config.home}.", hint="Give its --home.")
     database = Database(config.url)
@@ -138,6 +144,7 @@ def _config(
     network: str | None,
     fee_basis_points: int | None,
     settlement_window_s: int | None,
+    relays: list[str] | None,
 ) -> "MarketConfig":
     """Settings from the environment; what stands on the command line goes first."""
     from marketplace.config import read_config
@@ -147,6 +154,7 @@ def _config(
         network=network,
         fee_basis_points=fee_basis_points,
         settlement_window_s=settlement_window_s,
+        relays=tuple(relays) if relays else None,
     )
 
 

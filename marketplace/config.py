@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from marketplace.errors import MarketError
 from protocol.identity import KeyPair
+from protocol.limits import NAME_BYTES_MAX
 from protocol.money import BASIS_POINTS
 
 __all__ = ["DATABASE_FILE", "KEY_FILE", "MarketConfig", "load_key", "read_config"]
@@ -22,6 +23,8 @@ __all__ = ["DATABASE_FILE", "KEY_FILE", "MarketConfig", "load_key", "read_config
 KEY_FILE = "marketplace.key"
 DATABASE_FILE = "marketplace.sqlite"
 SEED_BYTES = 32
+RELAYS_MAX = 8
+"""Of one pool, until relays are found by name: a node tries them all."""
 
 
 def _default_home() -> Path:
@@ -47,6 +50,21 @@ class MarketConfig(BaseSettings):
     """Windows a hop may work ahead of the last receipt."""
     settlement_window_s: Annotated[int, Field(gt=0, le=3600)] = 5
     """How often closed sessions are settled and a checkpoint is signed."""
+    relays: Annotated[tuple[str, ...], NoDecode, Field(max_length=RELAYS_MAX)] = ()
+    """The pool's relays as multiaddrs (in the environment between spaces); nodes are told them."""
+
+    @field_validator("relays", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("relays")
+    @classmethod
+    def _check_relays(cls, relays: tuple[str, ...]) -> tuple[str, ...]:
+        for text in relays:
+            if not text.startswith(("/ip4/", "/ip6/")) or len(text) > NAME_BYTES_MAX:
+                raise ValueError(f"'{text[:64]}' is not /ip4/HOST/tcp/PORT/p2p/PEERID")
+        return relays
 
     @property
     def url(self) -> str:
@@ -54,7 +72,7 @@ class MarketConfig(BaseSettings):
         return self.database_url or f"sqlite:///{self.home / DATABASE_FILE}"
 
 
-def read_config(**chosen: Path | str | int | None) -> MarketConfig:
+def read_config(**chosen: Path | str | int | tuple[str, ...] | None) -> MarketConfig:
     """Settings from the environment, with what is `chosen` (not None) before it.
 
     Raises MarketError that names the setting which cannot be.

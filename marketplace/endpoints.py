@@ -89,6 +89,8 @@ class MarketSchema(Schema):
     credit_windows: int
     settlement_window_s: int
     processor: str
+    relays: list[str]
+    """Multiaddrs of the pool's relays, for homes that cannot be reached directly."""
 
 
 class Health(Schema):
@@ -109,6 +111,7 @@ def show_market(market: MarketOf) -> MarketSchema:
         credit_windows=config.credit_windows,
         settlement_window_s=config.settlement_window_s,
         processor=market.processor.name,
+        relays=list(config.relays),
     )
 
 

@@ -34,6 +34,8 @@ class MarketTerms:
     window_tokens: int
     credit_windows: int
     settlement_window_s: float
+    relays: tuple[str, ...] = ()
+    """Multiaddrs of the pool's relays."""
 
 
 class MarketClient:
@@ -72,6 +74,7 @@ class MarketClient:
             window_tokens=data["window_tokens"],
             credit_windows=data["credit_windows"],
             settlement_window_s=data["settlement_window_s"],
+            relays=tuple(data.get("relays", ())),
         )
 
     # what a provider says

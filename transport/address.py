@@ -5,14 +5,23 @@
 /ip4/203.0.113.9/tcp/4001/p2p/12D3KooRelay/p2p-circuit/p2p/12D3KooW… CircuitAddress: by a relay
 """
 
+import contextlib
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.limits import NAME_BYTES_MAX
 
-__all__ = ["Address", "AnyAddress", "CircuitAddress", "TcpAddress", "parse_address"]
+__all__ = [
+    "Address",
+    "AnyAddress",
+    "CircuitAddress",
+    "TcpAddress",
+    "known_addresses",
+    "parse_address",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,15 @@ def parse_address(text: str) -> AnyAddress:
                 TcpAddress.from_text("/" + "/".join(relay)), PeerId.from_text(peer)
             )
     raise _unknown(text, "/ip4/HOST/udp/PORT/quic-v1/p2p/PEERID, or the like")
+
+
+def known_addresses(texts: Iterable[str]) -> tuple[AnyAddress, ...]:
+    """Those of the forms we speak; what a later version or a mistake wrote is left out."""
+    found: list[AnyAddress] = []
+    for text in texts:
+        with contextlib.suppress(RemoteProtocolError):
+            found.append(parse_address(text))
+    return tuple(found)
 
 
 def _unknown(text: str, expected: str) -> RemoteProtocolError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.identity import PeerId
-from transport.address import Address
+from transport.address import AnyAddress
 
 __all__ = ["Connection", "Host", "PathKind", "Stream", "StreamHandler", "StreamStatistics"]
 
@@ -111,8 +111,8 @@ class Host(ABC):
 
     @property
     @abstractmethod
-    def addresses(self) -> tuple[Address, ...]:
-        """Where others can try to reach us."""
+    def addresses(self) -> tuple[AnyAddress, ...]:
+        """Where others can try to reach us, best first."""
 
     @abstractmethod
     def set_handler(self, protocol: str, handler: StreamHandler | None) -> None:
@@ -120,7 +120,7 @@ class Host(ABC):
 
     @abstractmethod
     async def connect(
-        self, peer_id: PeerId, addresses: Sequence[Address], *, timeout_s: float
+        self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
     ) -> Connection:
         """The living connection to that peer, or a new one. Raises DialFailed."""
 

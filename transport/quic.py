@@ -14,7 +14,7 @@ from typing import Final
 
 from protocol.errors import LocalProtocolError
 from protocol.identity import KeyPair, PeerId
-from transport.address import Address
+from transport.address import Address, AnyAddress
 from transport.base import Host, StreamHandler
 from transport.certificate import make_certificate
 from transport.dialing import dial, dial_unknown
@@ -83,11 +83,12 @@ class QuicHost(Host):
         return self.endpoint.statistics()
 
     async def connect(
-        self, peer_id: PeerId, addresses: Sequence[Address], *, timeout_s: float
+        self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
     ) -> QuicConnection:
         """The newest living connection to that peer, or a new one.
 
-        Concurrent calls for one peer share the first one's dial, addresses and all.
+        Concurrent calls for one peer share the first one's dial, addresses and all. Addresses of
+        other kinds than the data socket's are left alone.
         """
         if self._is_closed:
             raise LocalProtocolError("The host is closed.")
@@ -95,7 +96,9 @@ class QuicHost(Host):
             raise DialFailed(str(peer_id), (Attempt("-", "that is this node itself", 0.0),))
         if living := self._peers.get(peer_id):
             return living[-1]
-        task = self._dials.get(peer_id) or self._begin_dial(peer_id, addresses, timeout_s)
+        task = self._dials.get(peer_id) or self._begin_dial(
+            peer_id, _own_kind(addresses), timeout_s
+        )
         try:
             return await asyncio.wait_for(asyncio.shield(task), timeout_s + _DIAL_GRACE_S)
         except TimeoutError:
@@ -170,3 +173,7 @@ class QuicHost(Host):
 
     def on_stream(self, stream: QuicStream, protocol: str) -> None:
         self._handlers.serve(stream, stream, protocol)
+
+
+def _own_kind(addresses: Sequence[AnyAddress]) -> tuple[Address, ...]:
+    return tuple(address for address in addresses if isinstance(address, Address))

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from protocol.identity import KeyPair, PeerId
-from transport.address import Address
+from transport.address import Address, AnyAddress
 from transport.base import Host, PathKind, StreamHandler
 from transport.errors import Attempt, DialFailed, PeerGone
 from transport.fake_link import FakeConnection, FakeStream, Line
@@ -171,7 +171,7 @@ class FakeHost(Host):
         return tuple(self._connections)
 
     async def connect(
-        self, peer_id: PeerId, addresses: Sequence[Address], *, timeout_s: float
+        self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
     ) -> FakeConnection:
         if living := self._living(peer_id):
             return living

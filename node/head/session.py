@@ -35,7 +35,7 @@ from protocol.route import Hop
 from protocol.sampling import SamplingParameters
 from protocol.session import CLOSE_TIMEOUT_S, OPEN_TIMEOUT_S, STEP_TIMEOUT_S, SessionState
 from protocol.tensor import WireDtype, payload_hash
-from transport.address import Address
+from transport.address import known_addresses
 from transport.base import Host, Stream
 from transport.errors import TransportError
 
@@ -204,7 +204,7 @@ class RouteSession:
 
     async def _open_hop(self, index: int, hop: Hop) -> None:
         try:
-            addresses = [Address.from_text(text) for text in hop.addresses]
+            addresses = known_addresses(hop.addresses)
             connection = await self._host.connect(hop.peer_id, addresses, timeout_s=OPEN_TIMEOUT_S)
             self._streams[index] = await connection.open_stream(PROTOCOL)
             await self._send(index, self._opening.frame(index))

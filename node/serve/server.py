@@ -24,7 +24,7 @@ from protocol.frame import PROTOCOL, Attach, Open, Opened, decode_frame, encode_
 from protocol.hop_session import HopSession
 from protocol.lease import Lease
 from protocol.session import OPEN_TIMEOUT_S
-from transport.address import Address
+from transport.address import known_addresses
 from transport.base import Host, Stream
 from transport.errors import TransportError
 
@@ -187,7 +187,7 @@ class SessionServer:
         """The stream onward: the head's own at the last hop, else one to the next hop."""
         if request.is_last:
             return head
-        addresses = [Address.from_text(text) for text in request.next_addresses]
+        addresses = known_addresses(request.next_addresses)
         attach = Attach(request.session_id, request.epoch, request.hop_index + 1)
         try:
             connection = await self._host.connect(request.next, addresses, timeout_s=OPEN_TIMEOUT_S)

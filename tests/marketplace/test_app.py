@@ -26,6 +26,7 @@ async def test_market_page(world):
         "credit_windows": 8,
         "settlement_window_s": 5,
         "processor": "test",
+        "relays": [],
     }
     assert (await world.http.get("/healthz")).json() == {"status": "ok"}
 

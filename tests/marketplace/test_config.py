@@ -44,3 +44,16 @@ class TestKey:
         (tmp_path / KEY_FILE).write_bytes(b"short")
         with pytest.raises(MarketError, match="not a marketplace key"):
             load_key(tmp_path)
+
+
+RELAY = "/ip4/203.0.113.9/tcp/4001/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X"
+
+
+def test_relays_stand_between_spaces_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIECEWORK_MARKET_RELAYS", f"{RELAY}  {RELAY}")
+    assert read_config(home=tmp_path).relays == (RELAY, RELAY)
+
+
+def test_a_relay_that_is_no_multiaddr_is_refused(tmp_path):
+    with pytest.raises(MarketError, match="relays"):
+        read_config(home=tmp_path, relays=("relay.example:4001",))
