@@ -8,7 +8,7 @@ from typing import Final
 
 from transport.errors import FrameTooLarge
 
-__all__ = ["LENGTH_BYTES", "FrameReader", "encode_length"]
+__all__ = ["LENGTH_BYTES", "FrameReader", "RawReader", "encode_length"]
 
 LENGTH_BYTES: Final = 4
 
@@ -40,7 +40,7 @@ class FrameReader:
         """False while a frame has begun and not ended."""
         return self._scanned == len(self._buffer)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the stream.
 
         Raises FrameTooLarge as soon as a length above the limit is seen; frames before it can
@@ -78,3 +78,38 @@ class FrameReader:
         """Drop everything."""
         self._buffer = bytearray()
         self._scanned = self.frame_count = 0
+
+
+class RawReader:
+    """For libp2p's own protocols, which know no frames of ours: whatever arrived is one piece."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._buffer)
+
+    @property
+    def is_between_frames(self) -> bool:
+        return True
+
+    @property
+    def frame_count(self) -> int:
+        return bool(self._buffer)
+
+    def feed(self, data: bytes | memoryview) -> None:
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """All that is there, or None."""
+        if not self._buffer:
+            return None
+        data, self._buffer = bytes(self._buffer), bytearray()
+        return data
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._buffer = bytearray()

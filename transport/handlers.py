@@ -41,6 +41,10 @@ class Handlers:
         else:
             self._handlers[protocol] = handler
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return tuple(self._handlers)
+
     def is_served(self, protocol: str) -> bool:
         return protocol in self._handlers
 

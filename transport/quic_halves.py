@@ -1,14 +1,14 @@
 """The two directions of a QUIC stream: each ends, fails and waits on its own (RFC 9000 section 3).
 
-Neither does I/O; both speak to the connection through the `StreamCarrier` seam.
+Neither does I/O; both speak to the connection through the `HalfCarrier` seam.
 """
 
 import asyncio
 from typing import Final
 
 from protocol.errors import LocalProtocolError, PieceworkError, RemoteProtocolError
-from transport.framing import LENGTH_BYTES, FrameReader, encode_length
-from transport.quic_seams import ResetCode, StreamCarrier
+from transport.framing import LENGTH_BYTES, FrameReader, RawReader, encode_length
+from transport.quic_seams import HalfCarrier, ResetCode
 
 __all__ = ["ReceivingHalf", "SendingHalf"]
 
@@ -19,10 +19,12 @@ _JOIN_BYTES_MAX: Final = 64 * 1024
 class SendingHalf:
     """Frames out, slowed by what the peer has not acknowledged."""
 
-    def __init__(self, carrier: StreamCarrier, stream_id: int) -> None:
+    def __init__(self, carrier: HalfCarrier, stream_id: int) -> None:
         self.error: PieceworkError | None = None
         """Why nothing more can be sent, other than having finished."""
         self.is_finished = False
+        self.is_raw = False
+        """Bytes as they are, without lengths: libp2p's own protocols."""
         self.frame_count = self.byte_count = 0
         self._carrier = carrier
         self._stream_id = stream_id
@@ -38,12 +40,13 @@ class SendingHalf:
         if size > self._carrier.settings.frame_bytes_max:
             raise LocalProtocolError(f"A frame of {size} bytes is above the limit of this host.")
         await self._wait_for_room()
+        length = b"" if self.is_raw else encode_length(size)
         if size <= _JOIN_BYTES_MAX:
-            self._carrier.write(self._stream_id, b"".join((encode_length(size), *parts)))
+            self._carrier.write(self._stream_id, b"".join((length, *parts)))
         else:
-            await self._send_sliced(size, parts)
+            await self._send_sliced(length, parts)
         self.frame_count += 1
-        self.byte_count += LENGTH_BYTES + size
+        self.byte_count += len(length) + size
         await self._wait_for_room()
 
     def finish(self) -> None:
@@ -65,9 +68,9 @@ class SendingHalf:
     def on_room(self) -> None:
         wake(self._room_waiter)
 
-    async def _send_sliced(self, size: int, parts: tuple[bytes, ...]) -> None:
+    async def _send_sliced(self, length: bytes, parts: tuple[bytes, ...]) -> None:
         step = self._carrier.settings.send_slice_bytes
-        self._carrier.write(self._stream_id, encode_length(size))
+        self._carrier.write(self._stream_id, length)
         try:
             for part in parts:
                 with memoryview(part) as view:
@@ -104,7 +107,7 @@ class SendingHalf:
 class ReceivingHalf:
     """Frames in; the peer's window moves only when a frame is taken, or when all is given up."""
 
-    def __init__(self, carrier: StreamCarrier, stream_id: int) -> None:
+    def __init__(self, carrier: HalfCarrier, stream_id: int) -> None:
         self.error: PieceworkError | None = None
         """Raised by `receive` once the frames that came before it are taken."""
         self.is_finished = False
@@ -112,15 +115,21 @@ class ReceivingHalf:
         self.frame_count = self.byte_count = 0
         self._carrier = carrier
         self._stream_id = stream_id
-        self._reader = FrameReader(carrier.settings.frame_bytes_max)
+        self._reader: FrameReader | RawReader = FrameReader(carrier.settings.frame_bytes_max)
+        self._length_bytes = LENGTH_BYTES
         self._waiter: asyncio.Future[None] | None = None
         self._arrived_bytes = self._consumed_bytes = 0
+
+    @property
+    def has_frame(self) -> bool:
+        """Whether a whole frame waits to be taken."""
+        return self._reader.frame_count > 0
 
     async def receive(self) -> bytes | None:
         """The next frame, or None at the end."""
         while True:
             if (frame := self._reader.take()) is not None:
-                size = LENGTH_BYTES + len(frame)
+                size = self._length_bytes + len(frame)
                 self.frame_count += 1
                 self.byte_count += size
                 self.consume(size)
@@ -137,11 +146,15 @@ class ReceivingHalf:
             finally:
                 self._waiter = None
 
+    def read_raw(self) -> None:
+        """From the start on, bytes as they come: libp2p's own protocols."""
+        self._reader, self._length_bytes = RawReader(), 0
+
     def on_arrived(self, size: int) -> None:
         """`size` bytes of the stream came in order; they are to be fed, consumed or dropped."""
         self._arrived_bytes += size
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Bytes that belong to frames. Raises FrameTooLarge."""
         if self.error is not None:
             self.drop_unread()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from protocol.identity import PeerId
 from transport.base import PathKind
+from transport.path_address import PathAddress
 from transport.settings import QuicSettings
-from transport.udp_socket import SocketAddress
 
 if TYPE_CHECKING:
     from transport.quic_connection import QuicConnection
@@ -19,7 +19,10 @@ __all__ = [
     "CloseCode",
     "ConnectionOwner",
     "ConnectionState",
+    "HalfCarrier",
+    "HalfLimits",
     "LinkFacts",
+    "PathKeeper",
     "ResetCode",
     "StreamCarrier",
 ]
@@ -39,6 +42,8 @@ class CloseCode(IntEnum):
     TOO_MANY = 0x202
     NOT_NEEDED = 0x203
     TIMED_OUT = 0x204
+    SILENT = 0x205
+    """Nothing was heard of the peer; should he hear this after all, he need not wait."""
 
 
 class ResetCode(IntEnum):
@@ -66,31 +71,63 @@ class LinkFacts(Protocol):
     def is_closed(self) -> bool: ...
 
 
-class StreamCarrier(Protocol):
-    """The streams of a connection, as one of them sees them. None of these waits or raises."""
+class HalfLimits(Protocol):
+    """What one direction of a stream must know of its settings."""
 
     @property
-    def peer_id(self) -> PeerId: ...
+    def frame_bytes_max(self) -> int: ...
     @property
-    def path_kind(self) -> PathKind: ...
+    def unacknowledged_bytes_max(self) -> int: ...
+    @property
+    def send_slice_bytes(self) -> int: ...
 
-    settings: QuicSettings
 
-    def is_writable(self, stream_id: int) -> bool: ...
+class HalfCarrier(Protocol):
+    """What carries one direction of a stream: QUIC, or a TCP connection of its own."""
+
+    @property
+    def settings(self) -> HalfLimits: ...
+
     def unacknowledged_bytes(self, stream_id: int) -> int: ...
     def write(self, stream_id: int, data: bytes, *, is_last: bool = False) -> None: ...
     def consume(self, stream_id: int, count: int) -> None: ...
     def reset_stream(self, stream_id: int, code: int) -> None: ...
     def stop_stream(self, stream_id: int, code: int) -> None: ...
     def wait_for_room(self, stream_id: int) -> None: ...
+
+
+class StreamCarrier(HalfCarrier, Protocol):
+    """The streams of a connection, as one of them sees them. None of these waits or raises."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def path_kind(self) -> PathKind: ...
+    @property
+    def settings(self) -> QuicSettings: ...
+
+    def is_writable(self, stream_id: int) -> bool: ...
     def accept_stream(self, stream: "QuicStream", protocol: str) -> None: ...
     def forget_stream(self, stream_id: int) -> None: ...
+
+
+class PathKeeper(Protocol):
+    """Who chooses a connection's path and judges whether the peer lives. Nothing here raises."""
+
+    def on_heard(self, path: PathAddress, now: float) -> None:
+        """A new packet of the peer, decrypted, came by `path`."""
+
+    def on_sent(self, now: float) -> None:
+        """Something was sent by the current path."""
+
+    def on_closed(self) -> None:
+        """The connection is over."""
 
 
 class ConnectionOwner(Protocol):
     """A host, as its connections see it."""
 
-    def send(self, datagrams: list[bytes], address: SocketAddress) -> None: ...
+    def send(self, datagrams: list[bytes], path: PathAddress) -> None: ...
     def add_route(self, connection_id: bytes, connection: "QuicConnection") -> None: ...
     def remove_route(self, connection_id: bytes) -> None: ...
     def is_served(self, protocol: str) -> bool: ...

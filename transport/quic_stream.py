@@ -4,6 +4,7 @@ Made by its connection, which calls the `on_…` methods from its event pass.
 """
 
 from time import monotonic
+from typing import Final
 
 from protocol.errors import PieceworkError, RemoteProtocolError
 from protocol.identity import PeerId
@@ -19,7 +20,10 @@ from transport.multistream import Initiator, Responder
 from transport.quic_halves import ReceivingHalf, SendingHalf
 from transport.quic_seams import ResetCode, StreamCarrier
 
-__all__ = ["QuicStream"]
+__all__ = ["RAW_PROTOCOLS", "QuicStream"]
+
+RAW_PROTOCOLS: Final = frozenset({"/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"})
+"""libp2p's own: `send` and `receive` carry bytes as they are, not frames."""
 
 
 class QuicStream(Stream):
@@ -36,6 +40,7 @@ class QuicStream(Stream):
         self._sending = SendingHalf(carrier, stream_id)
         self._receiving = ReceivingHalf(carrier, stream_id)
         if isinstance(negotiation, Initiator):
+            self._set_framing(negotiation.protocol)
             carrier.write(stream_id, negotiation.opening)
         elif not carrier.is_writable(stream_id):
             # STOP_SENDING overtook the peer's first data.
@@ -153,9 +158,15 @@ class QuicStream(Stream):
                     self._carrier.write(self.stream_id, answer)
             if negotiation.protocol is not None:
                 self._negotiation = None
+                self._set_framing(negotiation.protocol)
                 self._carrier.accept_stream(self, negotiation.protocol)
         self._receiving.consume(len(data) - len(rest))
         return rest
+
+    def _set_framing(self, protocol: str) -> None:
+        if protocol in RAW_PROTOCOLS:
+            self._sending.is_raw = True
+            self._receiving.read_raw()
 
     def _on_malformed(self, error: RemoteProtocolError) -> None:
         if isinstance(self._negotiation, Responder) and self._negotiation.has_refused:

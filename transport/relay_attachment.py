@@ -1,0 +1,139 @@
+"""This node's slot at one relay: reserved, renewed, tested, and taken again after anything.
+
+A renewal every few seconds does three things: it keeps the reservation, it keeps the NAT's mapping
+of the TCP connection, and it notices a connection that died without a word (a router rebooted).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from time import monotonic
+from typing import Final
+
+from protocol.errors import PieceworkError
+from transport.address import CircuitAddress, TcpAddress
+from transport.control_base import ControlHost
+from transport.errors import RelayRefused
+
+__all__ = ["RelayAttachment", "RelayState", "RelayStatus"]
+
+RESERVE_TIMEOUT_S: Final = 5.0
+"""A dial over the worst home line, with Noise and yamux: eight round trips of half a second."""
+
+RENEW_S: Final = 20.0
+"""Well under the 30 s after which careless routers forget a mapping, and under every expiry."""
+
+CHECK_TIMEOUT_S: Final = 1.5
+"""When a path has just died: a relay that does not answer by then is dialled anew."""
+
+BACKOFF_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Between attempts: a rebooting router is back within seconds, a dead relay is not hammered."""
+
+log = logging.getLogger(__name__)
+
+
+class RelayState(StrEnum):
+    CONNECTING = "connecting"
+    RESERVED = "reserved"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """For status pages and `doctor`. `reason` says why it is not reserved."""
+
+    relay: TcpAddress
+    state: RelayState
+    reason: str
+    renew_s: float
+    """How long the last successful renewal took: one round trip, once connected."""
+
+
+class RelayAttachment:
+    """Owned by `Relays`; one task from `start` to `close`."""
+
+    def __init__(
+        self, control: ControlHost, relay: TcpAddress, on_change: Callable[[], None]
+    ) -> None:
+        """`on_change` is called when the reservation comes, goes or comes back."""
+        self.relay = relay
+        self.address: CircuitAddress | None = None
+        """Under which others reach us by this relay; None without a reservation."""
+        self._control = control
+        self._on_change = on_change
+        self._state, self._reason, self._renew_s = RelayState.CONNECTING, "", 0.0
+        self._poke = asyncio.Event()
+        self._is_in_doubt = False
+        self._settled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> RelayStatus:
+        return RelayStatus(self.relay, self._state, self._reason, self._renew_s)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    def check(self) -> None:
+        """Something went silent: test the connection now, and take a new one if it is dead."""
+        self._is_in_doubt = True
+        self._poke.set()
+
+    async def wait_settled(self) -> None:
+        """Until the first attempt is over, well or badly."""
+        await self._settled.wait()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        failures = 0
+        while True:
+            is_reserved = await self._reserve()
+            self._settled.set()
+            failures = 0 if is_reserved else failures + 1
+            pause_s = RENEW_S if is_reserved else BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+            self._poke.clear()
+            try:
+                await asyncio.wait_for(self._poke.wait(), pause_s)
+            except TimeoutError:
+                continue
+            # Whoever asked for a check is waiting: begin again with short pauses.
+            failures = 0
+
+    async def _reserve(self) -> bool:
+        timeout_s = CHECK_TIMEOUT_S if self._is_in_doubt else RESERVE_TIMEOUT_S
+        began = monotonic()
+        try:
+            reservation = await self._control.reserve(self.relay, timeout_s=timeout_s)
+        except PieceworkError as error:
+            is_refused = isinstance(error, RelayRefused)
+            state = RelayState.REFUSED if is_refused else RelayState.UNREACHABLE
+            if not is_refused:
+                await self._drop()
+            self._set(state, error.message, None)
+            return False
+        finally:
+            self._is_in_doubt = False
+        self._renew_s = monotonic() - began
+        self._set(RelayState.RESERVED, "", reservation.address)
+        return True
+
+    async def _drop(self) -> None:
+        """Close what may be a dead connection, so that the next attempt dials."""
+        for connection in self._control.connections():
+            if connection.peer_id == self.relay.peer_id and not connection.is_relayed:
+                await connection.close()
+
+    def _set(self, state: RelayState, reason: str, address: CircuitAddress | None) -> None:
+        if (state, reason) != (self._state, self._reason):
+            log.info("relay %s: %s %s", self.relay.peer_id.short, state, reason)
+        self._state, self._reason = state, reason
+        if address != self.address:
+            self.address = address
+            self._on_change()

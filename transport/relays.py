@@ -1,0 +1,105 @@
+"""The relays this node uses: reservations at its own, and UDP circuits at anybody's.
+
+A peer is reached by *its* relay, so circuits are asked for wherever the peer has its slot.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from protocol.errors import PieceworkError
+from protocol.identity import PeerId
+from protocol.relay_messages import (
+    FORWARD_BYTES_MAX,
+    FORWARD_PROTOCOL,
+    ForwardGrant,
+    ForwardRequest,
+    Refused,
+    decode_answer,
+)
+from transport.address import CircuitAddress, TcpAddress
+from transport.control_base import ControlHost, ControlStream
+from transport.control_messages import read_message, write_message
+from transport.errors import RelayRefused
+from transport.relay_attachment import RelayAttachment, RelayStatus
+
+__all__ = ["Circuit", "Relays"]
+
+RELAYS_MAX: Final = 4
+"""Reservations at once: two would do, should one relay die."""
+
+
+class Circuit:
+    """A UDP circuit that we asked for; it ends when this is closed."""
+
+    def __init__(self, grant: ForwardGrant, relay: TcpAddress, stream: ControlStream) -> None:
+        self.grant = grant
+        self.host = grant.host or relay.host
+        """The forwarder's address; its reflector listens there too."""
+        self._stream = stream
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+
+class Relays:
+    """Made and closed by the composition root; `on_change` after any slot came or went."""
+
+    def __init__(
+        self, control: ControlHost, relays: Sequence[TcpAddress], on_change: Callable[[], None]
+    ) -> None:
+        self._control = control
+        self._attachments = [
+            RelayAttachment(control, relay, on_change)
+            for relay in tuple(dict.fromkeys(relays))[:RELAYS_MAX]
+        ]
+
+    @property
+    def addresses(self) -> tuple[CircuitAddress, ...]:
+        """Under which others reach us now."""
+        return tuple(a.address for a in self._attachments if a.address is not None)
+
+    @property
+    def reserved(self) -> tuple[TcpAddress, ...]:
+        """The relays at which we have a slot."""
+        return tuple(a.relay for a in self._attachments if a.address is not None)
+
+    @property
+    def statuses(self) -> tuple[RelayStatus, ...]:
+        return tuple(a.status for a in self._attachments)
+
+    def start(self) -> None:
+        for attachment in self._attachments:
+            attachment.start()
+
+    def check(self) -> None:
+        """A path fell silent: find out which relays still answer."""
+        for attachment in self._attachments:
+            attachment.check()
+
+    async def wait_settled(self, timeout_s: float) -> None:
+        """Until every relay has been tried once, or the time is over."""
+        waits = [asyncio.create_task(a.wait_settled()) for a in self._attachments]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
+    async def allocate(self, relay: TcpAddress, other: PeerId, *, timeout_s: float) -> Circuit:
+        """A UDP circuit to `other`. Raises DialFailed, RelayRefused, TimedOut or PeerGone."""
+        connection = await self._control.connect(relay, timeout_s=timeout_s)
+        stream = await connection.open_stream(FORWARD_PROTOCOL, timeout_s=timeout_s)
+        try:
+            await write_message(stream, ForwardRequest(other).encode())
+            data = await read_message(stream, FORWARD_BYTES_MAX, timeout_s=timeout_s)
+            answer = decode_answer(ForwardGrant, data)
+        except (PieceworkError, asyncio.CancelledError):
+            await stream.reset()
+            raise
+        if isinstance(answer, Refused):
+            await stream.reset()
+            raise RelayRefused(f"The relay lends no UDP circuit: {answer.error}", answer.code)
+        return Circuit(answer, relay, stream)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(attachment.close() for attachment in self._attachments))
