@@ -1,4 +1,4 @@
-# Images of Piecework: `docker build --target node .` and `--target marketplace .`
+# Images of Piecework: `docker build --target node .`, `--target marketplace .`, `--target relay .`
 # The extra index is only asked where it is given, e.g. for CPU builds of torch:
 #   docker build --target node --build-arg PIP_EXTRA_INDEX_URL=… .
 
@@ -40,4 +40,16 @@ VOLUME /data
 EXPOSE 8471/tcp
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8471/healthz', timeout=2)"]
 ENTRYPOINT ["piecework-market"]
+CMD ["--host", "0.0.0.0"]
+
+# lends circuits and introduces peers; no torch, no database
+FROM base AS relay
+RUN pip install --constraint constraints.txt .
+USER piecework
+WORKDIR /data
+ENV PIECEWORK_RELAY_HOME=/data
+VOLUME /data
+EXPOSE 4001/tcp 4001/udp 4002/udp
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["piecework-relay", "status"]
+ENTRYPOINT ["piecework-relay"]
 CMD ["--host", "0.0.0.0"]

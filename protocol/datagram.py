@@ -23,6 +23,9 @@ leaves 0 to 3 to STUN), so one look tells them apart. All integers are big-endia
     0  1 type   1  8 link   9  8 nonce   17 2 size (of the probe's whole datagram)
     19 16 MAC by the link's key   35  PROBE only: zeros up to its size
 
+A nonce's first bit is 1 if the link's responder chose it, so that nobody takes its own PROBE,
+thrown back by a mirror or by a private address that it has itself, for its peer's.
+
 REFLECTED is no longer than REFLECT, and PROBED never longer than PROBE, so nobody is made to
 amplify. The XOR keeps NATs that rewrite addresses in payloads from helping (as in RFC 8489, 14.2).
 A MAC is BLAKE2b-128 keyed with 32 secret bytes, over all that stands before it. A relay takes a

@@ -16,7 +16,15 @@ from protocol.identity import KeyPair, PeerId, verify
 from protocol.limits import RECORD_CLOCK_SKEW_S
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 
-__all__ = ["Envelope", "Record", "TimedRecord", "check_time", "open_envelope", "seal"]
+__all__ = [
+    "Envelope",
+    "Record",
+    "TimedRecord",
+    "check_time",
+    "open_envelope",
+    "open_fields",
+    "seal",
+]
 
 
 class Record(Protocol):
@@ -80,12 +88,21 @@ def open_envelope(kind: type[R], data: bytes | Envelope, *, signer: PeerId | Non
         raise RemoteProtocolError(f"Expected a {kind.DOMAIN}, got a {envelope.domain[:64]}.")
     if signer is not None and envelope.signer != signer:
         raise WrongSigner(f"Signed by {envelope.signer.short}, but only {signer.short} may say it.")
+    return decode_fields(kind, open_fields(envelope))
+
+
+def open_fields(envelope: Envelope) -> object:
+    """Verify the signature, and only then parse the payload, to plain data.
+
+    For who keeps records of kinds it does not know, as a rendezvous does. Raises
+    RemoteProtocolError or SignatureInvalid.
+    """
     verify(
         envelope.signer.public_key,
         _signed_bytes(envelope.domain, envelope.payload),
         envelope.signature,
     )
-    return decode_fields(kind, decode_canonical(envelope.payload))
+    return decode_canonical(envelope.payload)
 
 
 def check_time(record: TimedRecord, now_s: float) -> None:

@@ -42,8 +42,20 @@ class PeerId:
             raise RemoteProtocolError(f"'{text[:_TEXT_MAX]}' is not an Ed25519 PeerId.")
         return cls(raw[len(_PREFIX) :])
 
+    @classmethod
+    def from_multihash(cls, data: bytes) -> "PeerId":
+        """Parse the binary form; refuses anything that is not an Ed25519 PeerId."""
+        if len(data) != len(_PREFIX) + PUBLIC_KEY_BYTES or not data.startswith(_PREFIX):
+            raise RemoteProtocolError("That is not the multihash of an Ed25519 key.")
+        return cls(data[len(_PREFIX) :])
+
+    @property
+    def multihash(self) -> bytes:
+        """The binary form, as it stands in multiaddrs and in other protocols' messages."""
+        return _PREFIX + self.public_key
+
     def __str__(self) -> str:
-        return _base58_encode(_PREFIX + self.public_key)
+        return _base58_encode(self.multihash)
 
     def __repr__(self) -> str:
         return f"PeerId({self})"

@@ -26,7 +26,9 @@ __all__ = [
     "CandidateKind",
     "CircuitSide",
     "Connect",
+    "Filtering",
     "Mapping",
+    "NATHints",
     "Sync",
     "decode_reach",
     "encode_reach",
@@ -46,28 +48,65 @@ class CandidateKind(StrEnum):
     """Where an address of the data socket comes from."""
 
     LAN = "lan"
-    """An address of an interface of the machine, private or public."""
+    """An address of an interface."""
+    IPV6 = "ipv6"
+    """A global address of an interface: no NAT, perhaps a firewall."""
     OBSERVED = "observed"
-    """What a relay's reflector saw."""
+    """What a relay's reflector saw of the data socket."""
     MAPPED = "mapped"
-    """A port that the router opened when asked (UPnP, NAT-PMP)."""
+    """What a router promised by UPnP or NAT-PMP."""
 
 
 class Mapping(StrEnum):
-    """How a NAT gives outside ports (RFC 4787 section 4.1), as far as the node knows."""
+    """Does the port seen from outside depend on whom we send to (RFC 4787 section 4.1)?"""
 
     UNKNOWN = "unknown"
-    EASY = "easy"
-    """The same port whoever is talked to: endpoint-independent, or no NAT."""
-    HARD = "hard"
-    """A new port for each destination."""
+    NONE = "none"
+    """No NAT: the address seen from outside is one of our own."""
+    INDEPENDENT = "independent"
+    DEPENDENT = "dependent"
+    """Symmetric: another port for another destination, so an observed address is no candidate."""
     BLOCKED = "blocked"
     """No UDP gets out."""
 
 
+class Filtering(StrEnum):
+    """Who may send in (RFC 4787 section 5)? Address-dependent and independent are told apart only
+    by reflectors at two addresses; for punching the difference is none."""
+
+    UNKNOWN = "unknown"
+    OPEN = "open"
+    """From another port of a host we sent to, at least."""
+    PORT_DEPENDENT = "port_dependent"
+    """Only from exactly where we sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class NATHints:
+    """One side's NAT. `ports` are those observed by different reflector sockets, oldest first."""
+
+    mapping: Mapping = Mapping.UNKNOWN
+    filtering: Filtering = Filtering.UNKNOWN
+    ports: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.ports) > CANDIDATES_MAX or not all(0 < p < 65536 for p in self.ports):
+            raise RemoteProtocolError("Those are not observed ports.")
+
+    @property
+    def is_symmetric(self) -> bool:
+        return self.mapping is Mapping.DEPENDENT
+
+    @property
+    def port_delta(self) -> int | None:
+        """From one new mapping to the next, where the observed ports show a regular step."""
+        steps = {b - a for a, b in zip(self.ports, self.ports[1:], strict=False)}
+        return steps.pop() if len(steps) == 1 and 0 not in steps else None
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One place where the peer's data socket may be reached. `host` is a literal address."""
+    """One place where a peer's data socket may be reached. `host` is a literal address."""
 
     kind: CandidateKind
     host: str
@@ -78,10 +117,14 @@ class Candidate:
             address = ipaddress.ip_address(self.host)
         except ValueError:
             raise RemoteProtocolError(f"'{self.host[:64]}' is not an IP address.") from None
-        if address.is_multicast or address.is_unspecified or address.is_reserved:
+        if address.is_multicast or address.is_unspecified or self.host == "255.255.255.255":
             raise RemoteProtocolError(f"{self.host} is nobody's own address.")
         if not 0 < self.port < 65536:
             raise RemoteProtocolError(f"{self.port} is not a port.")
+
+    @property
+    def is_loopback(self) -> bool:
+        return ipaddress.ip_address(self.host).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +147,12 @@ class CircuitSide:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """`key` authenticates the probes of this link; only the first CONNECT's counts.
-
-    `ports` are what two or more reflector ports saw in order, for prediction; empty if unknown.
-    """
+    """`key` authenticates the probes of this link; only the first CONNECT's counts."""
 
     round: int
     link: bytes
     key: bytes
-    mapping: Mapping
-    ports: tuple[int, ...]
+    hints: NATHints
     candidates: tuple[Candidate, ...]
     circuits: tuple[CircuitSide, ...] = ()
 
@@ -124,8 +163,6 @@ class Connect:
             raise RemoteProtocolError(f"{self.round} is no round of signalling.")
         if len(self.candidates) > CANDIDATES_MAX or len(self.circuits) > CIRCUITS_MAX:
             raise RemoteProtocolError("That is more candidates or circuits than anyone needs.")
-        if len(self.ports) > CANDIDATES_MAX or not all(0 < p < 65536 for p in self.ports):
-            raise RemoteProtocolError("Those are not observed ports.")
 
 
 @dataclass(frozen=True, slots=True)

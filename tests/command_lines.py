@@ -8,7 +8,11 @@ from typing import Any
 import typer.main
 
 # program -> module and name of its Typer app
-PROGRAMS = {"piecework": ("node.cli.main", "app"), "piecework-market": ("marketplace.cli", "app")}
+PROGRAMS = {
+    "piecework": ("node.cli.main", "app"),
+    "piecework-market": ("marketplace.cli", "app"),
+    "piecework-relay": ("relay.cli", "app"),
+}
 
 
 def find_fault(words: list[str], *, whole: bool = True) -> str:

@@ -23,7 +23,7 @@ ONLY_HERE: dict[str, tuple[str, ...]] = {
     # between peers only in transport; the others listen for HTTP, or talk to a child of their own
     "socket": (
         "transport",
-        "relay.cli",
+        "relay.serving",
         "node.engine",
         "node.api.serving",
         "node.cli.demo",
@@ -42,21 +42,22 @@ ONLY_HERE: dict[str, tuple[str, ...]] = {
     "sqlmodel": ("ledger", "marketplace", "migrations"),
     "sqlalchemy": ("ledger", "marketplace", "migrations"),
     "alembic": ("migrations",),
-    "fastapi": ("node.api", "node.app", "marketplace", "relay.app", "relay.status"),
-    "starlette": ("node.api", "node.app", "marketplace", "relay.app", "relay.status"),
+    "fastapi": ("node.api", "node.app", "marketplace", "relay.serving", "relay.status"),
+    "starlette": ("node.api", "node.app", "marketplace"),
     "uvicorn": (
         "node.cli",
         "node.app",
         "node.api",
         "marketplace.cli",
         "marketplace.app",
-        "relay.app",
+        "relay.serving",
     ),
     "typer": ("node.cli", "marketplace.cli", "relay.cli"),
     "rich": ("node.cli", "marketplace.cli", "relay.cli"),
     "openai": ("node.cli",),
     "nacl": ("protocol", "transport"),
     "cbor2": ("protocol",),
+    "prometheus_client": ("relay.metrics",),
 }
 # within the marketplace, by the last part of the module's name
 MARKETPLACE_FILES: dict[str, tuple[str, ...]] = {
@@ -83,7 +84,20 @@ OUTSIDE: dict[str, frozenset[str]] = {
             "miniupnpc",
         }
     ),
-    "relay": frozenset({"fastapi", "starlette", "uvicorn", "typer", "rich", "pydantic", "uvloop"}),
+    "relay": frozenset(
+        {
+            "fastapi",
+            "uvicorn",
+            "httpx",
+            "typer",
+            "rich",
+            "pydantic",
+            "pydantic_settings",
+            "platformdirs",
+            "prometheus_client",
+            "uvloop",
+        }
+    ),
     "ledger": frozenset({"sqlmodel", "sqlalchemy"}),
     "migrations": frozenset({"alembic", "sqlmodel", "sqlalchemy"}),
 }

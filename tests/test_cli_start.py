@@ -31,9 +31,11 @@ print("\\n" + json.dumps(sorted(sys.modules)))
     [
         ("piecework", "node.cli.main", ["--help"]),
         ("piecework", "node.cli.main", ["join", "--help"]),
+        ("piecework", "node.cli.main", ["up", "--help"]),
         ("piecework-market", "marketplace.cli", ["--help"]),
+        ("piecework-relay", "relay.cli", ["--help"]),
     ],
-    ids=["piecework", "piecework join", "piecework-market"],
+    ids=["piecework", "piecework join", "piecework up", "piecework-market", "piecework-relay"],
 )
 def test_help_imports_nothing_heavy(program, module, arguments):
     code = START.format(module=module, program=program, arguments=arguments)

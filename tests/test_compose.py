@@ -13,13 +13,17 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from marketplace.config import MarketConfig
+from relay.config import RelayConfig
 from tests.command_lines import PROGRAMS, command_of, find_fault, parameters_of
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 # programs that read settings of their own from the environment, beside their options
-SETTINGS: dict[str, type[BaseSettings]] = {"piecework-market": MarketConfig}
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "piecework-market": MarketConfig,
+    "piecework-relay": RelayConfig,
+}
 
 
 @dataclass
@@ -31,7 +35,8 @@ class Stage:
     health: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     user: str = "root"
-    ports: set[int] = field(default_factory=set)
+    ports: set[str] = field(default_factory=set)
+    """`8470`, or `4001/udp`."""
     volumes: set[str] = field(default_factory=set)
     extras: set[str] = field(default_factory=set)
     copied: list[str] = field(default_factory=list)
@@ -64,7 +69,7 @@ def _stages() -> dict[str, Stage]:
             case "USER":
                 stage.user = rest
             case "EXPOSE":
-                stage.ports |= {int(port.removesuffix("/tcp")) for port in rest.split()}
+                stage.ports |= {port.removesuffix("/tcp") for port in rest.split()}
             case "VOLUME":
                 stage.volumes |= set(rest.split())
             case "COPY":
@@ -92,7 +97,7 @@ def _command(name: str) -> list[str]:
     return [*image.entrypoint, *service.get("command", image.command)]
 
 
-@pytest.mark.parametrize("name", ["node", "marketplace"])
+@pytest.mark.parametrize("name", ["node", "marketplace", "relay"])
 def test_image_starts_its_program_as_nobody_in_particular(name):
     stage = STAGES[name]
     assert stage.entrypoint[0] in PROGRAMS
@@ -104,6 +109,7 @@ def test_image_starts_its_program_as_nobody_in_particular(name):
 def test_images_have_the_extras_they_need_and_no_more():
     assert STAGES["node"].extras == {"torch"}
     assert STAGES["marketplace"].extras == {"market"}
+    assert STAGES["relay"].extras == set()
 
 
 def test_everything_that_is_copied_is_there_and_every_package_is_copied():
@@ -130,9 +136,11 @@ class TestService:
         service, command = SERVICES[name], _command(name)
         for published in service.get("ports", ()):
             _, host_port, port = published.rsplit(":", 2)
-            assert host_port == port
-            assert int(port) in IMAGES[service["image"]].ports
-            assert _option(command, "--port") == port
+            number, _, kind = port.partition("/")
+            assert host_port == number
+            assert port in IMAGES[service["image"]].ports
+            options = ("--udp-port", "--other-udp-port") if kind == "udp" else ("--port",)
+            assert number in {_option(command, option) for option in options}
             assert _option(command, "--host") == "0.0.0.0", "loopback cannot be published"
 
     def test_volumes_are_declared_and_hold_the_home(self, name):
@@ -153,7 +161,7 @@ class TestService:
         for word in _command(name):
             if word.startswith("http://"):
                 url = urlsplit(word)
-                assert url.port in IMAGES[SERVICES[url.hostname]["image"]].ports
+                assert str(url.port) in IMAGES[SERVICES[url.hostname]["image"]].ports
 
 
 def test_health_checks_are_commands_that_exist():
@@ -176,7 +184,8 @@ def test_topology_is_the_demos():
     programs = [_command(name)[:2] for name in SERVICES]
     assert programs.count(["piecework", "join"]) == 3
     assert programs.count(["piecework", "gateway"]) == 1
-    assert sum(program[0] == "piecework-market" for program in programs) == 1
+    for program in ("piecework-market", "piecework-relay"):
+        assert [command[0] for command in programs].count(program) == 1
 
 
 def _environment_of(program: str) -> set[str]:

@@ -98,10 +98,13 @@ def test_documented_urls_are_served(tmp_path):
     from node.api.application import create_api
     from node.api.readiness import Readiness
     from node.head.testing import FakeHead
+    from relay.resources import Resources
+    from relay.status import create_status_app
 
     apis = {
         8470: create_api(FakeHead(), readiness=Readiness()),
         8471: create_app(MarketConfig(home=tmp_path)),
+        8480: create_status_app(lambda: None, Resources(), lambda: None),
     }
     served = {port: set(api.openapi()["paths"]) for port, api in apis.items()}
     # health is for machines, and left out of the schema

@@ -42,6 +42,10 @@ class ControlStream(ABC):
         """Returns when the muxer has taken it: waits for the peer's window. Raises PeerGone."""
 
     @abstractmethod
+    async def finish(self) -> None:
+        """Say that no more follows from us; reading goes on. Idempotent, raises nothing."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Say that no more follows, both ways; idempotent, raises nothing."""
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SocketAddress", "UdpSocket", "UdpStatistics"]
+__all__ = ["SocketAddress", "UdpSocket", "UdpStatistics", "enlarge_buffers", "open_udp"]
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
@@ -49,9 +49,9 @@ class UdpSocket:
     def __init__(self, host: str, port: int, buffer_bytes: int) -> None:
         """Bind. `host` is a literal address; '::' also serves IPv4. Raises OSError."""
         self._is_ipv6 = ":" in host
-        self._socket = _open(self._is_ipv6)
+        self._socket = open_udp(self._is_ipv6)
         try:
-            _enlarge_buffers(self._socket, buffer_bytes)
+            enlarge_buffers(self._socket, buffer_bytes)
             self._socket.bind((host, port))
         except OSError:
             self._socket.close()
@@ -146,7 +146,8 @@ class UdpSocket:
         self._bytes_sent += sum(map(len, run))
 
 
-def _open(is_ipv6: bool) -> socket.socket:
+def open_udp(is_ipv6: bool) -> socket.socket:
+    """Unbound, non-blocking, never fragmenting; IPv6 ones serve IPv4 too."""
     opened = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
     opened.setblocking(False)
     if is_ipv6:
@@ -159,7 +160,7 @@ def _open(is_ipv6: bool) -> socket.socket:
     return opened
 
 
-def _enlarge_buffers(opened: socket.socket, size: int) -> None:
+def enlarge_buffers(opened: socket.socket, size: int) -> None:
     """The privileged option passes net.core.*mem_max; the plain one is cut to it."""
     for forced, plain in ((33, socket.SO_RCVBUF), (32, socket.SO_SNDBUF)):
         try:

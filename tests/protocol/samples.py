@@ -14,6 +14,20 @@ from protocol.model import ENDS, ModelManifest, TensorEntry
 from protocol.money import RATE_MAX, Rates, Work
 from protocol.offer import OFFER_LIFETIME_MAX_S, Offer
 from protocol.receipt import Receipt
+from protocol.relay_messages import (
+    ForwardGrant,
+    ForwardRequest,
+    RefusalCode,
+    Refused,
+    Where,
+)
+from protocol.rendezvous_messages import (
+    Discover,
+    Discovered,
+    Register,
+    Registered,
+    Unregister,
+)
 from protocol.route import Span
 from protocol.tensor import WireDtype
 from protocol.weights import ItemKind, ReplyStatus, WeightReply, WeightRequest
@@ -137,6 +151,29 @@ WEIGHT_MESSAGES = {
     "manifest": WeightRequest(ItemKind.MANIFEST, "piecework-tiny", 0, 67_108_864),
     "ok": WeightReply(ReplyStatus.OK, 400, 100, 400),
     "busy": WeightReply.refusal(ReplyStatus.BUSY),
+}
+
+RELAY_MESSAGES = {
+    "forward_request": ForwardRequest(NEIGHBOUR.peer_id),
+    "forward_grant": ForwardGrant(
+        circuit=b"circuit0",
+        secret_ours=digest("ours"),
+        secret_theirs=digest("theirs"),
+        host="203.0.113.9",
+        ports=(4001, 4002),
+        expires_at_s=NOW_S + 7200,
+    ),
+    "forward_grant_here": ForwardGrant(
+        b"circuit0", digest("ours"), digest("theirs"), host="", ports=(4001,), expires_at_s=0
+    ),
+    "where": Where("203.0.113.9", (4001, 4002)),
+    "refused": Refused("The limit circuits_per_peer_max is reached.", RefusalCode(201)),
+    "register": Register("piecework/home", b"an envelope"),
+    "unregister": Unregister("piecework/home"),
+    "discover": Discover("piecework/home", 64, after=NEIGHBOUR.peer_id),
+    "discover_peer": Discover("piecework/home", 1, peer=PROVIDER.peer_id),
+    "registered": Registered(NOW_S + 600),
+    "discovered": Discovered((b"an envelope", b"another"), next=PROVIDER.peer_id),
 }
 
 # --- strategies

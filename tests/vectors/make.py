@@ -30,6 +30,7 @@ from tests.protocol.samples import (
     RATES,
     RECEIPT,
     RECORDS,
+    RELAY_MESSAGES,
     WEIGHT_MESSAGES,
     WORK,
 )
@@ -124,6 +125,10 @@ def weights() -> dict[str, str]:
     return {name: message.encode().hex() for name, message in WEIGHT_MESSAGES.items()}
 
 
+def relay() -> dict[str, str]:
+    return {name: message.encode().hex() for name, message in RELAY_MESSAGES.items()}
+
+
 def requests() -> dict[str, Any]:
     """One signed request; its nonce was drawn when the vector was first made and is kept."""
     path = FOLDER / "requests.json"
@@ -135,7 +140,9 @@ def requests() -> dict[str, Any]:
 
 
 def main() -> None:
-    for make in (identities, records, settlement, manifest, links, frames, wire, requests, weights):
+    for make in (
+        identities, records, settlement, manifest, links, frames, wire, requests, weights, relay,
+    ):  # fmt: skip
         path = FOLDER / f"{make.__name__}.json"
         path.write_text(json.dumps(make(), indent=2) + "\n")
 

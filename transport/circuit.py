@@ -1,0 +1,133 @@
+"""Circuit relay v2, the node's side: slots at relays, and connections through them.
+
+Source: libp2p specs, relay/circuit-v2.md. Every circuit is a stream of its own on the connection to
+its relay, with a Noise and yamux of its own on top; so circuits, to however many peers at however
+many relays, know nothing of one another, and a relay sees only what is encrypted end to end.
+"""
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from protocol.errors import RemoteProtocolError
+from protocol.identity import PeerId
+from transport.address import CircuitAddress, TcpAddress
+from transport.circuit_messages import (
+    HOP_PROTOCOL,
+    CircuitLimit,
+    HopMessage,
+    HopType,
+    Status,
+    StopMessage,
+    StopType,
+    read_message,
+    status_text,
+    write_message,
+)
+from transport.control_base import ControlConnection, ControlStream, Reservation
+from transport.control_stream import LibP2pStream
+from transport.errors import IdentityMismatch, RelayRefused
+
+if TYPE_CHECKING:
+    from transport.control_link import Link
+
+__all__ = ["CircuitClient", "CircuitHost"]
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S: Final = 10.0
+"""A relay that opens a STOP stream says at once who calls."""
+
+
+class CircuitHost(Protocol):
+    """What the client needs of its host."""
+
+    async def connect(self, address: TcpAddress, *, timeout_s: float) -> ControlConnection: ...
+
+    async def join_circuit(
+        self, stream: LibP2pStream, relay: PeerId, expected: PeerId | None
+    ) -> "Link":
+        """Noise and yamux over a circuit. Raises TransportError or RemoteProtocolError."""
+        ...
+
+
+class CircuitClient:
+    """Owned by a control host. Its callers bound how long it may take."""
+
+    def __init__(self, peer_id: PeerId, host: CircuitHost) -> None:
+        self._peer_id = peer_id
+        self._host = host
+        self._slots: dict[PeerId, tuple[ControlConnection, float]] = {}
+        """By relay: the connection that holds the slot, and its monotonic end."""
+
+    async def reserve(self, relay: TcpAddress, *, timeout_s: float) -> Reservation:
+        """Raises RelayRefused, DialFailed, another TransportError, or RemoteProtocolError."""
+        connection = await self._host.connect(relay, timeout_s=timeout_s)
+        stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
+        try:
+            await write_message(stream, HopMessage(HopType.RESERVE))
+            answer = await _read_status(stream, f"The relay {relay} gave no slot", timeout_s)
+        finally:
+            await stream.close()
+        if answer.reservation is None:
+            raise RemoteProtocolError(f"The relay {relay} granted a slot without saying how long.")
+        expires_at_s = answer.reservation.expires_at_s
+        self._slots[relay.peer_id] = (connection, time.monotonic() + expires_at_s - time.time())
+        limit = answer.limit or CircuitLimit()
+        return Reservation(
+            relay,
+            CircuitAddress(relay, self._peer_id),
+            expires_at_s,
+            limit.data_bytes,
+            limit.duration_s,
+        )
+
+    async def dial(self, address: CircuitAddress, *, timeout_s: float) -> "Link":
+        """Raises as `reserve`, and IdentityMismatch."""
+        connection = await self._host.connect(address.relay, timeout_s=timeout_s)
+        stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
+        try:
+            await write_message(stream, HopMessage(HopType.CONNECT, peer=address.peer_id))
+            await _read_status(stream, f"The relay {address.relay} gave no circuit", timeout_s)
+        except BaseException:
+            await stream.reset()
+            raise
+        assert isinstance(stream, LibP2pStream), "the host makes no others"
+        return await self._host.join_circuit(stream, address.relay.peer_id, address.peer_id)
+
+    async def accept(self, stream: ControlStream) -> None:
+        """The handler of STOP_PROTOCOL: a relay says that somebody calls."""
+        message = await read_message(stream, StopMessage, timeout_s=STOP_TIMEOUT_S)
+        status = self._why_refused(stream, message)
+        await write_message(stream, StopMessage(StopType.STATUS, status=status))
+        if status is not Status.OK:
+            return
+        assert isinstance(stream, LibP2pStream), "the host makes no others"
+        link = await self._host.join_circuit(stream, stream.peer_id, None)
+        if link.peer_id != message.peer:
+            # The relay named another: harmless, since Noise decides, but a lie all the same.
+            log.warning("the relay %s names wrong callers", stream.peer_id.short)
+            raise IdentityMismatch("The relay named another caller than the one who called.")
+
+    def holds_slot(self, relay: PeerId) -> bool:
+        connection, ends_at_s = self._slots.get(relay, (None, 0.0))
+        return connection is not None and not connection.is_closed and ends_at_s > time.monotonic()
+
+    def _why_refused(self, stream: ControlStream, message: StopMessage) -> Status:
+        if message.type is not StopType.CONNECT:
+            return Status.UNEXPECTED_MESSAGE
+        if message.peer is None:
+            return Status.MALFORMED_MESSAGE
+        if stream.is_relayed or not self.holds_slot(stream.peer_id):
+            return Status.PERMISSION_DENIED
+        return Status.OK
+
+
+async def _read_status(stream: ControlStream, failure: str, timeout_s: float) -> HopMessage:
+    """The relay's answer, if it is OK; raises RelayRefused or RemoteProtocolError."""
+    answer = await read_message(stream, HopMessage, timeout_s=timeout_s)
+    if answer.type is not HopType.STATUS or answer.status is None:
+        raise RemoteProtocolError("A relay answers with a status.")
+    if answer.status != Status.OK:
+        raise RelayRefused(f"{failure}: {status_text(answer.status)}.", answer.status)
+    return answer
