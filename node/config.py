@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,16 @@ __all__ = [
     "EngineOptions",
     "GatewayConfig",
     "Home",
+    "NetworkOptions",
     "ProviderConfig",
+    "UpConfig",
     "default_home",
     "parse_bytes",
 ]
 
 KEY_BYTES = 32
+PAIRING_TOKEN_BYTES = 24
+"""Of randomness; a bearer token is not guessed at 192 bits."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -55,16 +60,22 @@ class Home:
     def load_or_create_key(self) -> KeyPair:
         """The node's identity. Raises ConfigInvalid when others could read it or it is damaged."""
         path = self.path / "node.key"
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return _read_key(path)
         key = KeyPair.generate()
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.seed)
-            file.flush()
-            os.fsync(file.fileno())
-        return key
+        return key if _create(path, key.seed) else _read_key(path)
+
+    def load_or_create_pairing_token(self) -> str:
+        """What other machines' clients show to this node's API. Raises ConfigInvalid."""
+        path = self.path / "pairing.token"
+        token = secrets.token_urlsafe(PAIRING_TOKEN_BYTES)
+        if _create(path, token.encode()):
+            return token
+        _require_private(path)
+        stored = path.read_text().strip()
+        if not stored.isascii() or not stored.isprintable() or len(stored) < PAIRING_TOKEN_BYTES:
+            raise ConfigInvalid(
+                f"The pairing token in {path} is damaged.", hint="Remove it for a new one."
+            )
+        return stored
 
     def pin_market(self, url: str, peer_id: PeerId) -> None:
         """Trust a marketplace's key on first use, and refuse another key at the same address."""
@@ -97,11 +108,28 @@ class Home:
         return self.path / "status.json"
 
 
-def _read_key(path: Path) -> KeyPair:
+def _create(path: Path, content: bytes) -> bool:
+    """Write a secret that was not there yet; whether that is so."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def _require_private(path: Path) -> None:
     if path.stat().st_mode & 0o077:
         raise ConfigInvalid(
             f"The key file {path} can be read by others.", hint=f"Run: chmod 600 {path}"
         )
+
+
+def _read_key(path: Path) -> KeyPair:
+    _require_private(path)
     seed = path.read_bytes()
     if len(seed) != KEY_BYTES:
         raise ConfigInvalid(f"The key file {path} is damaged.", hint="Restore it from a copy.")
@@ -120,6 +148,18 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """How a program meets other nodes, as its command was told."""
+
+    listen_host: str
+    listen_port: int
+    relays: tuple[str, ...] = ()
+    """Multiaddrs; none: those that the marketplace names."""
+    maps_port: bool = False
+    """Whether the home router is asked to open the data socket's port."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """What `piecework join` was told. `span` None: the marketplace chooses."""
 
@@ -130,8 +170,7 @@ class ProviderConfig:
     span: Span | None
     engine: EngineOptions
     rates: Rates
-    listen_host: str
-    listen_port: int
+    network: NetworkOptions
     kv_tokens: int
     share_weights: bool = False
     """Whether other nodes may fetch what this one has verified."""
@@ -146,7 +185,33 @@ class GatewayConfig:
     models: tuple[str, ...]
     api_host: str
     api_port: int
-    listen_host: str
-    listen_port: int
+    network: NetworkOptions
     engine: EngineOptions
     wire_dtype: WireDtype
+
+
+@dataclass(frozen=True, slots=True)
+class UpConfig:
+    """What `piecework up` was told."""
+
+    home: Path
+    model: str
+    cluster_name: str
+    cluster_key: str
+    """Empty: whoever knows the name is admitted."""
+    machine_name: str
+    memory_bytes: int
+    engine: EngineOptions
+    wire_dtype: WireDtype
+    kv_tokens: int
+    listen_host: str
+    listen_port: int
+    peers: tuple[str, ...]
+    """HOST:PORT of machines that discovery does not find."""
+    api_host: str
+    api_port: int
+    offline: bool
+    """Not even a model is asked from the hub."""
+    spread: bool
+    discovers: bool = True
+    """Whether neighbours are looked for by multicast DNS; else only `peers` are dialled."""

@@ -9,11 +9,13 @@ import psutil
 from node.engine.base import ComputeDtype
 
 __all__ = [
+    "OVERHEAD",
     "available_memory_bytes",
     "default_threads",
     "kv_bytes_per_token_layer",
     "layers_that_fit",
     "memory_for_layers",
+    "row_element_bytes",
     "spare_memory_bytes",
 ]
 
@@ -58,6 +60,11 @@ def default_threads() -> int:
     usable = len(os.sched_getaffinity(0)) if has_affinity else (os.cpu_count() or 1)
     physical = psutil.cpu_count(logical=False) or usable
     return max(1, min(physical, usable - 1))
+
+
+def row_element_bytes(dtype: ComputeDtype) -> int:
+    """Of an element of keys, values and embeddings, in a shard of that numerics class."""
+    return _ROW_ELEMENT_BYTES[dtype]
 
 
 def kv_bytes_per_token_layer(config: Mapping[str, Any], dtype: ComputeDtype) -> int:

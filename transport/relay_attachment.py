@@ -13,8 +13,10 @@ from time import monotonic
 from typing import Final
 
 from protocol.errors import PieceworkError
+from protocol.relay_messages import FORWARD_BYTES_MAX, WHERE_PROTOCOL, Where, decode_answer
 from transport.address import CircuitAddress, TcpAddress
 from transport.control_base import ControlHost
+from transport.control_messages import read_message
 from transport.errors import RelayRefused
 
 __all__ = ["RelayAttachment", "RelayState", "RelayStatus"]
@@ -22,10 +24,10 @@ __all__ = ["RelayAttachment", "RelayState", "RelayStatus"]
 RESERVE_TIMEOUT_S: Final = 5.0
 """A dial over the worst home line, with Noise and yamux: eight round trips of half a second."""
 
-RENEW_S: Final = 20.0
-"""Well under the 30 s after which careless routers forget a mapping, and under every expiry."""
+RENEW_S: Final = 45.0
+"""Under every expiry, and under the minutes after which careless routers forget a TCP mapping."""
 
-CHECK_TIMEOUT_S: Final = 1.5
+CHECK_TIMEOUT_S: Final = 0.8
 """When a path has just died: a relay that does not answer by then is dialled anew."""
 
 BACKOFF_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -62,6 +64,8 @@ class RelayAttachment:
         self.relay = relay
         self.address: CircuitAddress | None = None
         """Under which others reach us by this relay; None without a reservation."""
+        self.udp: tuple[tuple[str, int], ...] = ()
+        """Its forwarder's and reflector's addresses; empty while unknown, or if it has none."""
         self._control = control
         self._on_change = on_change
         self._state, self._reason, self._renew_s = RelayState.CONNECTING, "", 0.0
@@ -121,8 +125,24 @@ class RelayAttachment:
         finally:
             self._is_in_doubt = False
         self._renew_s = monotonic() - began
+        if not self.udp:
+            await self._ask_where()
         self._set(RelayState.RESERVED, "", reservation.address)
         return True
+
+    async def _ask_where(self) -> None:
+        """A relay of another make does not know the question, and has no UDP side for us."""
+        try:
+            connection = await self._control.connect(self.relay, timeout_s=RESERVE_TIMEOUT_S)
+            stream = await connection.open_stream(WHERE_PROTOCOL, timeout_s=RESERVE_TIMEOUT_S)
+            data = await read_message(stream, FORWARD_BYTES_MAX, timeout_s=RESERVE_TIMEOUT_S)
+            where = decode_answer(Where, data)
+            await stream.close()
+        except PieceworkError as error:
+            log.info("relay %s has no UDP side: %s", self.relay.peer_id.short, error)
+            return
+        if isinstance(where, Where):
+            self.udp = tuple((where.host or self.relay.host, port) for port in where.ports)
 
     async def _drop(self) -> None:
         """Close what may be a dead connection, so that the next attempt dials."""

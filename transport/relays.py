@@ -65,6 +65,11 @@ class Relays:
         return tuple(a.relay for a in self._attachments if a.address is not None)
 
     @property
+    def udp(self) -> tuple[tuple[str, int], ...]:
+        """Forwarders and reflectors of our relays, as (host, port)."""
+        return tuple(address for a in self._attachments for address in a.udp)
+
+    @property
     def statuses(self) -> tuple[RelayStatus, ...]:
         return tuple(a.status for a in self._attachments)
 

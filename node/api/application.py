@@ -15,6 +15,7 @@ from node.api.health import health_router
 from node.api.middleware import BodyLimit, DrainGate, ErrorGuard, RequestMarks
 from node.api.models import models_router
 from node.api.openai_chat import chat_router
+from node.api.pairing import PairingGate
 from node.api.readiness import Readiness
 from node.api.settings import ApiSettings
 from node.api.validation import validation_problem
@@ -97,8 +98,10 @@ def _layers(readiness: Readiness, settings: ApiSettings) -> list[Middleware]:
                 max_age=CORS_MAX_AGE_S,
             )
         )
+    layers.append(Middleware(ErrorGuard))
+    if settings.pairing_token is not None:
+        layers.append(Middleware(PairingGate, token=settings.pairing_token))
     layers += [
-        Middleware(ErrorGuard),
         Middleware(DrainGate, readiness=readiness),
         Middleware(BodyLimit, bytes_max=settings.body_bytes_max),
     ]

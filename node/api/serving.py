@@ -40,7 +40,7 @@ async def serve_api(app: FastAPI, host: str, port: int) -> AsyncIterator[str]:
         listener.close()
         raise ConfigInvalid(
             f"Port {port} at {host} cannot be used: {error.strerror}.",
-            hint="Choose another one with --port.",
+            hint="Choose another one with --port (piecework up: --api-port).",
         ) from error
     config = uvicorn.Config(
         app,

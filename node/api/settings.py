@@ -26,6 +26,7 @@ class ApiSettings:
     require_key: 401 for whoever brings no API key. Without it a key is passed on if there is one.
     any_origin: browsers on any page may call (CORS `*`, never with credentials).
     draw_seed: the seed of a request that brings none, in [0, 2**63).
+    pairing_token: 401 for whoever is not on this machine and does not show it as bearer token.
     """
 
     require_key: bool = False
@@ -34,3 +35,4 @@ class ApiSettings:
     keep_alive_s: float = KEEP_ALIVE_S
     now_s: Callable[[], int] = _now_s
     draw_seed: Callable[[], int] = _draw_seed
+    pairing_token: str | None = None

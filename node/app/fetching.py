@@ -42,9 +42,11 @@ __all__ = [
     "HUB",
     "SourceChoice",
     "TellingListener",
+    "can_be_pulled",
     "fetch_for_pool",
     "fetch_missing",
     "fetch_model",
+    "is_missing",
     "load_or_fetch",
     "size_text",
 ]
@@ -93,10 +95,10 @@ async def load_or_fetch(
     try:
         model = await asyncio.to_thread(load_model, reference, home)
     except (ModelNotFound, ShardMismatch):  # the second: a part without a manifest
-        if not _can_be_pulled(reference):
+        if not can_be_pulled(reference):
             raise
     else:
-        if not _missing(model, Span(0, model.manifest.layers), ends=True):
+        if not is_missing(model, Span(0, model.manifest.layers), ends=True):
             return model
     tell(f"{reference} is not on this machine, or not whole: fetching it")
     await fetch_model(home, PullOrder(reference), SourceChoice(), listener)
@@ -114,7 +116,7 @@ async def fetch_for_pool(
     try:
         return await asyncio.to_thread(load_model, reference, home)
     except (ModelNotFound, ShardMismatch):  # the second: a part without a manifest
-        if not _can_be_pulled(reference):
+        if not can_be_pulled(reference):
             raise
     manifest_hash = await _catalogue_hash(client, reference)
     order = PullOrder(reference, EMPTY, manifest_hash=manifest_hash)
@@ -149,7 +151,7 @@ async def fetch_missing(
     With `ends` the tokenizer too: a gateway asks for the ends with an empty span.
     """
     is_pulled = model.directory.is_relative_to(home.models_path)
-    if not is_pulled or not _missing(model, span, ends=ends):
+    if not is_pulled or not is_missing(model, span, ends=ends):
         return
     name = str(model.directory.relative_to(home.models_path))
     order = PullOrder(name, span, ends, manifest_hash=model.manifest.manifest_hash)
@@ -226,11 +228,11 @@ def _address(text: str) -> Address:
         ) from error
 
 
-def _can_be_pulled(reference: str) -> bool:
+def can_be_pulled(reference: str) -> bool:
     return MODEL_NAME.fullmatch(reference) is not None and not Path(reference).exists()
 
 
-def _missing(model: LoadedModel, span: Span, *, ends: bool) -> bool:
+def is_missing(model: LoadedModel, span: Span, *, ends: bool) -> bool:
     """Whether a shard is not all here. A directory without any weights lacks everything."""
     try:
         holdings = read_holdings(model.directory)

@@ -12,6 +12,7 @@ from node.api.readiness import Readiness, ReadyState
 from node.api.serving import serve_api
 from node.api.settings import ApiSettings
 from node.app.fetching import fetch_for_pool, fetch_missing
+from node.app.network import start_host
 from node.app.shard import start_runner
 from node.config import GatewayConfig, Home
 from node.engine.base import ShardSpec
@@ -22,7 +23,6 @@ from node.market_client import MarketClient
 from node.router.market import MarketRouter
 from protocol.identity import PeerId
 from protocol.route import Span
-from transport.quic import QuicHost
 
 __all__ = ["run_gateway", "start_head"]
 
@@ -78,7 +78,7 @@ async def start_head(
     client = await stack.enter_async_context(MarketClient(config.market_url, key))
     terms = await client.terms()
     home.pin_market(client.url, terms.peer_id)
-    host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
+    host = await start_host(key, config.network, terms.relays, tell)
     stack.push_async_callback(host.close)
     models = [await _start_model(config, client, name, stack, tell) for name in config.models]
     router = MarketRouter(client, terms.peer_id, key.peer_id)

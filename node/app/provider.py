@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from node.api.local_status import StatusPage
 from node.app.fetching import fetch_for_pool, fetch_missing
+from node.app.network import start_host
 from node.app.shard import LoadedModel, start_runner
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
@@ -27,7 +28,6 @@ from protocol.identity import KeyPair
 from protocol.offer import Offer
 from protocol.route import Span
 from transport.base import Host
-from transport.quic import QuicHost
 
 __all__ = ["run_provider"]
 
@@ -83,7 +83,7 @@ async def run_provider(
         )  # fmt: skip
         runner, backend = await start_runner(spec, config.engine.backend, model.manifest)
         stack.push_async_callback(runner.stop)
-        host = await QuicHost.start(key, listen_host=config.listen_host, port=config.listen_port)
+        host = await start_host(key, config.network, terms.relays, tell)
         stack.push_async_callback(host.close)
         collector = Collector(key, ReceiptLog(home.receipts_path), client)
         collector.start()

@@ -1,5 +1,6 @@
 """From a model's name to a running shard: what every program of a node does first."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ async def start_runner(
 ) -> tuple[EngineRunner, str]:
     """Verify the shard's weights, load them in a process of their own; the runner and backend."""
     chosen = choose_backend(backend)
-    verify_span(manifest, spec.directory, spec.span, spec.embeds or spec.has_head)
+    # it reads and hashes every byte, and the node has to stay awake for its peers
+    ends = spec.embeds or spec.has_head
+    await asyncio.to_thread(verify_span, manifest, spec.directory, spec.span, ends)
     worker = await EngineWorker.start(spec, backend=chosen)
     return EngineRunner(worker), chosen

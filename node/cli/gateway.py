@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from node.app.gateway import run_gateway
-from node.cli.options import EngineTexts, choose, engine_options, home_path
+from node.cli.options import EngineTexts, choose, engine_options, home_path, network_options
 from node.cli.program import fail, run_service, tell
 from node.config import GatewayConfig
 from protocol.errors import PieceworkError
@@ -22,6 +22,7 @@ def serve_gateway(
     engine: EngineTexts,
     wire: str,
     listen: tuple[str, int],
+    relays: tuple[str, ...],
 ) -> None:
     """Check the options, then serve until told to stop."""
     try:
@@ -31,8 +32,7 @@ def serve_gateway(
             models=models,
             api_host=api[0],
             api_port=api[1],
-            listen_host=listen[0],
-            listen_port=listen[1],
+            network=network_options(listen, relays),
             engine=engine_options(engine),
             wire_dtype=choose(WireDtype, wire, "--wire"),
         )

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from node.app.provider import run_provider
-from node.cli.options import EngineTexts, engine_options, home_path
+from node.cli.options import EngineTexts, engine_options, home_path, network_options
 from node.cli.program import fail, run_service, tell
 from node.config import ProviderConfig, parse_bytes
 from node.hardware import available_memory_bytes
@@ -26,6 +26,8 @@ def join_pool(
     kv_tokens: int,
     rates: tuple[int, int, int],
     listen: tuple[str, int],
+    relays: tuple[str, ...],
+    maps_port: bool,
     share_weights: bool,
 ) -> None:
     """Check the options, then serve until told to stop."""
@@ -38,8 +40,7 @@ def join_pool(
             span=Span.from_text(span) if span else None,
             engine=engine_options(engine),
             rates=Rates(*rates),
-            listen_host=listen[0],
-            listen_port=listen[1],
+            network=network_options(listen, relays, maps_port=maps_port),
             kv_tokens=kv_tokens,
             share_weights=share_weights,
         )

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from node.cli.annotations import HomeOption, JsonOption
+from node.cli.annotations import (
+    BackendOption,
+    ComputeOption,
+    DeviceOption,
+    HomeOption,
+    JsonOption,
+    KeyOption,
+    ListenOption,
+    MarketOption,
+    PortOption,
+    RelayOption,
+    ThreadsOption,
+    WireOption,
+)
 from node.cli.models import models_app
 
 __all__ = ["app", "main"]
@@ -22,31 +35,63 @@ ledger_app = typer.Typer(help="Check the public ledger.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(models_app, name="models")
 
-MarketOption = Annotated[
-    str, typer.Option("--market", envvar="PIECEWORK_MARKET", help="Address of the marketplace.")
-]
-KeyOption = Annotated[
-    str, typer.Option("--key", envvar="PIECEWORK_API_KEY", help="A buyer's API key.")
-]
-BackendOption = Annotated[str, typer.Option(help="torch, mlx, or auto for the fastest here.")]
-DeviceOption = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps, gpu (MLX), or auto for the fastest here.")
-]
-ComputeOption = Annotated[
-    str,
-    typer.Option("--compute", help="bf16; int8 or int4 weights; or fp32 for exactness."),
-]
-WireOption = Annotated[
-    str,
-    typer.Option(
-        "--wire", help="How activations travel: fp32, bf16, int8b32 (half), int8b32h (outliers)."
+
+@app.command()
+def up(
+    model: Annotated[
+        str, typer.Option(help="A directory, or org/name; the same on every machine.")
+    ] = "piecework/tiny",
+    name: Annotated[str, typer.Option(help="The cluster's name, the same on every machine.")] = (
+        "home"
     ),
-]
-ThreadsOption = Annotated[
-    int, typer.Option(min=0, help="Threads of the engine; 0 leaves one core free.")
-]
-ListenOption = Annotated[str, typer.Option(help="Address of the data socket.")]
-PortOption = Annotated[int, typer.Option("--listen-port", help="UDP port of it; 0: a free one.")]
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="PIECEWORK_CLUSTER_KEY",
+            help="The cluster's key; without one every machine of the network may join.",
+        ),
+    ] = "",
+    machine: Annotated[str, typer.Option(help="This machine's name; else its host name.")] = "",
+    memory: Annotated[
+        str, typer.Option(help="How much memory to give, as 4G; 'auto': most of what is free.")
+    ] = "auto",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT of a machine that is not found by itself; again for more."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="UDP port of the data socket; 0: a free one.")] = 0,
+    listen: ListenOption = "0.0.0.0",
+    api_port: Annotated[int, typer.Option(help="Port of the API; 0: a free one.")] = 8470,
+    host: Annotated[
+        str, typer.Option(help="Address of the API; 0.0.0.0 lets other machines use it, by token.")
+    ] = "127.0.0.1",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nobody outside, not even for the model.")
+    ] = False,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Use every machine, also where fewer hold the model.")
+    ] = False,
+    mdns: Annotated[bool, typer.Option(help="Look for other machines of this network.")] = True,
+    home: HomeOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = "auto",
+    compute: ComputeOption = "bf16",
+    wire: WireOption = "bf16",
+    threads: ThreadsOption = 0,
+    kv_tokens: Annotated[int, typer.Option(min=256, help="Tokens held for all sessions.")] = 16_384,
+    json_: Annotated[
+        bool, typer.Option("--json", help="A JSON object on stdout with every change.")
+    ] = False,
+) -> None:
+    """Run a model on the machines of this house, together. Ctrl-C drains and leaves."""
+    from node.cli.up import UpOptions, go_up
+
+    options = UpOptions(
+        model=model, name=name, key=key, machine=machine, memory=memory, peers=tuple(peer or ()),
+        listen=(listen, port), api=(host, api_port), offline=offline, spread=spread, discovers=mdns,
+        home=home, engine=(backend, device, compute, threads), wire=wire, kv_tokens=kv_tokens,
+    )  # fmt: skip
+    go_up(options, as_json=json_)
 
 
 @app.command()
@@ -74,6 +119,10 @@ def join(
     activation_rate: Annotated[int, typer.Option(min=0, help="Nanos per MiB sent on.")] = 5_000,
     listen: ListenOption = "0.0.0.0",
     listen_port: PortOption = 0,
+    relay: RelayOption = None,
+    map_port: Annotated[
+        bool, typer.Option(help="Ask the home router to open the port (NAT-PMP, UPnP).")
+    ] = True,
     share_weights: Annotated[
         bool, typer.Option("--share-weights", help="Let other nodes fetch this span's weights.")
     ] = False,
@@ -85,7 +134,7 @@ def join(
         market=market, model=model, memory=memory, span=span, home=home,
         engine=(backend, device, compute, threads), kv_tokens=kv_tokens,
         rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
-        share_weights=share_weights,
+        relays=tuple(relay or ()), maps_port=map_port, share_weights=share_weights,
     )  # fmt: skip
 
 
@@ -105,6 +154,7 @@ def gateway(
     threads: ThreadsOption = 1,
     listen: ListenOption = "0.0.0.0",
     listen_port: PortOption = 0,
+    relay: RelayOption = None,
 ) -> None:
     """Sell the pool to any OpenAI client: HTTP in, sessions out. Ctrl-C drains and leaves."""
     from node.cli.gateway import serve_gateway
@@ -112,6 +162,7 @@ def gateway(
     serve_gateway(
         market=market, models=tuple(model or ("piecework/tiny",)), api=(host, port), home=home,
         engine=(backend, device, compute, threads), wire=wire, listen=(listen, listen_port),
+        relays=tuple(relay or ()),
     )  # fmt: skip
 
 
@@ -156,6 +207,30 @@ def status(
     from node.cli.status import show_status
 
     show_status(home=home, market=market, as_json=json_)
+
+
+@app.command()
+def doctor(
+    relay: RelayOption = None,
+    market: Annotated[
+        str, typer.Option(envvar="PIECEWORK_MARKET", help="Look at a marketplace as well.")
+    ] = "",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT of a machine of this house to look for; again for more."),
+    ] = None,
+    home: HomeOption = None,
+    api_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8470,
+    listen_port: PortOption = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Look at machine and network, and say what is to be mended. Exit 1 if something must be."""
+    from node.cli.doctor import run_doctor
+
+    run_doctor(
+        home=home, relays=tuple(relay or ()), market=market, peers=tuple(peer or ()),
+        api_port=api_port, listen_port=listen_port, as_json=json_,
+    )  # fmt: skip
 
 
 @ledger_app.command()

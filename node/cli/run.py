@@ -10,7 +10,7 @@ from node.app.gateway import start_head
 from node.app.local import LocalConfig, local_head
 from node.cli.options import EngineTexts, choose, engine_options, home_path
 from node.cli.program import fail, run_task, tell
-from node.config import GatewayConfig
+from node.config import GatewayConfig, NetworkOptions
 from node.head.answer import Answer, AnswerRequest
 from node.head.service import HeadService
 from protocol.errors import PieceworkError
@@ -45,7 +45,7 @@ def run_once(
     except PieceworkError as error:
         fail(error)
     pool = GatewayConfig(
-        home_path(home), market, (model,), "127.0.0.1", 0, "0.0.0.0", 0, options,
+        home_path(home), market, (model,), "127.0.0.1", 0, NetworkOptions("0.0.0.0", 0), options,
         wire_dtype,
     )  # fmt: skip
     alone = LocalConfig(home_path(home), model, options, wire_dtype, KV_TOKENS)

@@ -5,25 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
+from node.app.running import NotRunning, read_status
+from node.cli.machines import cluster_panel
 from node.cli.options import home_path
 from node.cli.program import run_task
-from node.config import Home
-from node.errors import NodeError
 from node.market_client import MarketClient
 from protocol.identity import KeyPair
 
 __all__ = ["read_status", "show_status"]
-
-STATUS_TIMEOUT_S = 3.0
-"""The page is on this machine."""
-
-
-class NotRunning(NodeError):
-    """No node of this home answers."""
 
 
 def show_status(*, home: Path | None, market: str, as_json: bool) -> None:
@@ -48,18 +40,6 @@ def show_status(*, home: Path | None, market: str, as_json: bool) -> None:
     run_task(work)
 
 
-async def read_status(home: Path) -> dict[str, Any]:
-    """The status of the node that runs in `home`; raises NotRunning."""
-    hint = f"Start one with: piecework join --market URL --home {home}"
-    try:
-        pointer = json.loads(Home(home).status_path.read_text())
-        async with httpx.AsyncClient(timeout=STATUS_TIMEOUT_S, trust_env=False) as client:
-            status: dict[str, Any] = (await client.get(pointer["status_url"])).json()
-    except (OSError, ValueError, KeyError, httpx.HTTPError) as error:
-        raise NotRunning(f"No node of {home} is running.", hint=hint) from error
-    return status | {key: pointer[key] for key in ("api_url",) if key in pointer}
-
-
 def _print(report: dict[str, Any]) -> None:
     console = Console()
     if node := report["node"]:
@@ -70,6 +50,8 @@ def _print(report: dict[str, Any]) -> None:
         for name in ("sessions", "answers", "receipts_pending"):
             if name in node:
                 console.print(f"  {name:<14} {node[name]}", highlight=False)
+        if node.get("machines"):
+            console.print(cluster_panel(node))
         if node.get("recent"):
             console.print(_sessions(node["recent"]))
     if pool := report["pool"]:

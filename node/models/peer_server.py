@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from node.models.shelf import Item, SharedModel, Shelf
+from protocol.identity import PeerId
 from protocol.model import ModelManifest
 from protocol.route import Span
 from protocol.weights import (
@@ -36,7 +37,7 @@ REQUEST_TIMEOUT_S: Final = 30.0
 SEND_TIMEOUT_S: Final = 30.0
 """One chunk; who reads slower than a MiB in this time is not served."""
 GONE: Final = 2
-"""The reset code towards an asker that was too slow or broke the rules."""
+"""The reset code towards an asker that was too slow, broke the rules, or is not given anything."""
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,18 @@ def share_weights(host: Host, manifest: ModelManifest, directory: Path, span: Sp
 class WeightServer:
     """Owned by the program that owns the host; `start` and `stop` set and clear the handler."""
 
-    def __init__(self, host: Host, shelf: Shelf, *, bytes_per_s_max: int = BYTES_PER_S_MAX) -> None:
+    def __init__(
+        self,
+        host: Host,
+        shelf: Shelf,
+        *,
+        bytes_per_s_max: int = BYTES_PER_S_MAX,
+        gives_to: Callable[[PeerId], bool] = lambda _: True,
+    ) -> None:
         self._host = host
         self._shelf = shelf
         self._pace = _Pace(bytes_per_s_max, asyncio.get_running_loop().time)
+        self._gives_to = gives_to
         self._askers = 0
         self.shared_bytes = 0
         """Given to others since the start."""
@@ -67,6 +76,9 @@ class WeightServer:
         self._host.set_handler(PROTOCOL, None)
 
     async def _serve(self, stream: Stream) -> None:
+        if not self._gives_to(stream.peer_id):
+            stream.reset(GONE)
+            return
         if self._askers >= ASKERS_MAX:
             await self._refuse_once(stream)
             return

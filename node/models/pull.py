@@ -54,10 +54,17 @@ class PullOrder:
     ends: bool = False
     manifest_hash: bytes | None = None
     """The one that must come, when somebody trusted has said which."""
+    texts: bool = False
+    """The tokenizer too, where the ends' weights are not wanted: what the head of an open route
+    needs."""
 
     @property
     def has_ends(self) -> bool:
         return self.ends or self.span is None
+
+    @property
+    def has_texts(self) -> bool:
+        return self.texts or self.has_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +186,10 @@ class _Pull:
         manifest = self._manifest
         sha256 = manifest.config_sha256 if manifest else None
         await self._fetch_text("config.json", CONFIG_BYTES_MAX, sha256)
-        if self._order.has_ends:
+        if self._order.has_texts:
             sha256 = manifest.tokenizer_sha256 if manifest else None
             await self._fetch_text(TOKENIZER_NAME, TEXT_BYTES_MAX, sha256)
-        texts = HEAD_TEXTS if self._order.has_ends else ()
+        texts = HEAD_TEXTS if self._order.has_texts else ()
         for name in (*texts, *(LICENCE_TEXTS if manifest is None or texts else ())):
             if not (self._directory / name).is_file():
                 await self._fetch_optional(name)

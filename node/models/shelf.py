@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from node.engine.holdings import is_of_shard, read_journal
+from node.engine.holdings import is_of_shard, read_holdings, read_journal
 from node.engine.weights import StoredTensor, read_header, read_present
 from protocol.errors import EngineError
 from protocol.model import HeaderEntry, ModelManifest
@@ -34,7 +34,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class SharedModel:
-    """A model and the tensors of it (names) whose bytes were compared with the manifest."""
+    """A model and the tensors of it (names) that are given: of_span's were compared with the
+    manifest here."""
 
     manifest: ModelManifest
     directory: Path
@@ -55,6 +56,15 @@ class SharedModel:
         }
         headers = {entry.file: entry for entry in manifest.headers or ()}
         return cls(manifest, directory, verified, read_present(directory), headers)
+
+    @classmethod
+    def of_directory(cls, manifest: ModelManifest, directory: Path) -> Self:
+        """What lies in a directory, which whoever asks compares with the manifest: for machines of
+        one house, that are not to read all of a model for one another first."""
+        holdings = read_holdings(directory)
+        held = {tensor.name for tensor in manifest.tensors if holdings.has(tensor)}
+        headers = {entry.file: entry for entry in manifest.headers or ()}
+        return cls(manifest, directory, held, holdings.places, headers)
 
     def find(self, kind: ItemKind, name: str) -> Item | None:
         """Where an item lies; None for what is not here or not verified. Blocks for a header."""

@@ -16,7 +16,7 @@ from protocol.lease import Lease
 from protocol.limits import HOPS_MAX
 from protocol.route import Span
 
-__all__ = ["Admission", "LeaseAdmission", "OwnAdmission", "ServedShard"]
+__all__ = ["Admission", "LeaseAdmission", "MembersAdmission", "OwnAdmission", "ServedShard"]
 
 LEASES_REMEMBERED_MAX = 65_536
 """Leases already used, kept until they expire: a minute of a very busy node."""
@@ -52,6 +52,21 @@ class OwnAdmission:
     def admit(self, request: Open, head: PeerId) -> None:
         if head not in self._heads:
             raise SessionError("This node serves its own owner only.", code=ErrorCode.NOT_ADMITTED)
+        _check_shard(request, self._shard)
+
+
+class MembersAdmission:
+    """For a cluster: whoever is a member at that moment may open sessions, and nothing is paid."""
+
+    def __init__(self, shard: ServedShard, is_member: Callable[[PeerId], bool]) -> None:
+        self._shard = shard
+        self._is_member = is_member
+
+    def admit(self, request: Open, head: PeerId) -> None:
+        if not self._is_member(head):
+            raise SessionError(
+                "This machine serves its own cluster only.", code=ErrorCode.NOT_ADMITTED
+            )
         _check_shard(request, self._shard)
 
 

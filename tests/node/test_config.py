@@ -55,3 +55,18 @@ class TestPin:
         with pytest.raises(ConfigInvalid, match="another key"):
             home.pin_market("http://a", KeyPair.generate().peer_id)
         home.pin_market("http://b", KeyPair.generate().peer_id)
+
+
+def test_the_pairing_token_is_made_once_and_kept_private(tmp_path):
+    token = Home(tmp_path).load_or_create_pairing_token()
+    assert len(token) >= 32
+    assert Home(tmp_path).load_or_create_pairing_token() == token
+    path = tmp_path / "pairing.token"
+    assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o644)
+    with pytest.raises(ConfigInvalid):
+        Home(tmp_path).load_or_create_pairing_token()
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(ConfigInvalid):
+        Home(tmp_path).load_or_create_pairing_token()

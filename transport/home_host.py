@@ -1,0 +1,268 @@
+"""`HomeHost`: a node on the network, behind whatever its home has.
+
+    host = await HomeHost.start(key, relays=[relay])
+    connection = await host.connect(peer_id, addresses, timeout_s=10)
+
+It puts together the data socket, the control plane with its relays, the paths between, and the fast
+path on a LAN. The control plane is started when it is first needed: at once where there are relays
+to be reached by, else when a peer is dialled by his.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final
+
+from protocol.errors import LocalProtocolError
+from protocol.identity import KeyPair, PeerId
+from transport.address import Address, AnyAddress, CircuitAddress, TcpAddress
+from transport.base import Host, PathKind, StreamHandler
+from transport.control_base import ControlHost
+from transport.endpoint import EndpointStatistics
+from transport.errors import Attempt, DialFailed
+from transport.home_connection import HomeConnection
+from transport.interfaces import path_kind_of
+from transport.lan_tcp import FastLan
+from transport.port_mapping import PortMapper
+from transport.probing import Probing
+from transport.quic import QuicHost
+from transport.quic_connection import QuicConnection
+from transport.quic_seams import CloseCode
+from transport.race import first_of
+from transport.reach_link import ReachLink
+from transport.reacher import Reacher
+from transport.reflector_client import ReflectorClient
+from transport.relay_attachment import RelayStatus
+from transport.relays import Relays
+from transport.settings import QuicSettings
+from transport.whereabouts import Whereabouts
+
+__all__ = ["HomeHost"]
+
+ADDRESSES_MAX: Final = 16
+"""Of a record; circuits come first among those that are cut off last."""
+
+DIRECT_HEAD_START_S: Final = 0.05
+"""A LAN or public address answers before the first step of signalling is over."""
+
+ControlFactory = Callable[[KeyPair], Awaitable[ControlHost]]
+
+
+class HomeHost(Host):
+    """Make one with `start`; close it in the same event loop."""
+
+    def __init__(
+        self,
+        key: KeyPair,
+        quic: QuicHost,
+        listen_host: str,
+        relays: Sequence[TcpAddress],
+        make_control: ControlFactory,
+        *,
+        maps_port: bool,
+    ) -> None:
+        self.quic = quic
+        self._key = key
+        self._own_relays = tuple(relays)
+        self._make_control = make_control
+        self._probing = Probing(quic.endpoint)
+        self._mapper = PortMapper(quic.port, self._on_change) if maps_port else None
+        self.whereabouts = Whereabouts(
+            ReflectorClient(self._probing), listen_host, quic.port, self._mapper, self._on_change
+        )
+        self._fast_lan: FastLan | None = None
+        self._control: ControlHost | None = None
+        self._relays: Relays | None = None
+        self._reacher: Reacher | None = None
+        self._control_lock = asyncio.Lock()
+        self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
+        self._is_closed = False
+
+    @classmethod
+    async def start(
+        cls,
+        key: KeyPair,
+        *,
+        listen_host: str = "0.0.0.0",
+        port: int = 0,
+        relays: Sequence[TcpAddress] = (),
+        maps_port: bool = False,
+        fast_lan: bool = True,
+        settings: QuicSettings | None = None,
+        make_control: ControlFactory | None = None,
+    ) -> "HomeHost":
+        """Bind the sockets and begin to attach to `relays`. Raises OSError.
+
+        `maps_port` asks the home router to open the data socket's port.
+        """
+        quic = await QuicHost.start(key, listen_host=listen_host, port=port, settings=settings)
+        host = cls(key, quic, listen_host, relays, make_control or _libp2p, maps_port=maps_port)
+        try:
+            if fast_lan:
+                host._fast_lan = await FastLan.start(quic, listen_host)
+            if relays:
+                await host._control_plane()
+        except BaseException:
+            await host.close()
+            raise
+        if host._mapper is not None:
+            host._mapper.start()
+        return host
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.quic.peer_id
+
+    @property
+    def addresses(self) -> tuple[AnyAddress, ...]:
+        """LAN first, then what is reachable from outside without punching, then by relays."""
+        outside = [Address(host, port, self.peer_id) for host, port in self.whereabouts.outside()]
+        circuits = () if self._relays is None else self._relays.addresses
+        near = dict.fromkeys((*self.quic.addresses, *outside))
+        return (*tuple(near)[: ADDRESSES_MAX - len(circuits)], *circuits)
+
+    @property
+    def relay_statuses(self) -> tuple[RelayStatus, ...]:
+        return () if self._relays is None else self._relays.statuses
+
+    @property
+    def links(self) -> tuple[ReachLink, ...]:
+        """Managed ways to peers, with what became of each path; for status pages."""
+        return () if self._reacher is None else self._reacher.links
+
+    def set_handler(self, protocol: str, handler: StreamHandler | None) -> None:
+        self.quic.set_handler(protocol, handler)
+
+    def connections(self) -> tuple[HomeConnection, ...]:
+        return tuple(HomeConnection(c, self._fast_lan) for c in self.quic.connections())
+
+    def statistics(self) -> EndpointStatistics:
+        return self.quic.statistics()
+
+    async def wait_settled(self, timeout_s: float) -> None:
+        """Until every relay has been tried once and our address was asked for."""
+        if self._relays is not None:
+            await self._relays.wait_settled(timeout_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self.whereabouts.measure()
+
+    async def connect(
+        self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
+    ) -> HomeConnection:
+        """The newest living connection, or a new one: direct, or by the peer's relay at once and
+        moved to a direct path when one is found. Concurrent calls share the first one's dial."""
+        if self._is_closed:
+            raise LocalProtocolError("The host is closed.")
+        if (living := self.quic.living(peer_id)) is not None:
+            return HomeConnection(living, self._fast_lan)
+        task = self._dials.get(peer_id)
+        if task is None:
+            task = asyncio.create_task(self._dial(peer_id, tuple(addresses), timeout_s))
+            self._dials[peer_id] = task
+            task.add_done_callback(partial(self._on_dialled, peer_id))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return HomeConnection(await asyncio.shield(task), self._fast_lan)
+        except TimeoutError:
+            reason = "no answer in time"
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # it was our caller who was cancelled, not the dial
+            reason = "this host was closed"
+        raise DialFailed(str(peer_id), (Attempt("-", reason, timeout_s),))
+
+    async def connect_at(self, host: str, port: int, *, timeout_s: float) -> HomeConnection:
+        """A new connection to whoever answers at that UDP address. Raises DialFailed."""
+        connection = await self.quic.connect_at(host, port, timeout_s=timeout_s)
+        return HomeConnection(connection, self._fast_lan)
+
+    def network_changed(self) -> None:
+        """This machine's addresses changed: measure, check paths and relays again."""
+        self.whereabouts.network_changed()
+        if self._relays is not None:
+            self._relays.check()
+        if self._reacher is not None:
+            self._reacher.network_changed()
+
+    async def close(self) -> None:
+        """Tell every peer, give back relays and mapped ports, close the sockets."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for task in tuple(self._dials.values()):
+            task.cancel()
+        if self._fast_lan is not None:
+            await self._fast_lan.close()
+        self.quic.say_goodbye()
+        if self._reacher is not None:
+            await self._reacher.close()
+        if self._relays is not None:
+            await self._relays.close()
+        if self._control is not None:
+            await self._control.close()
+        await self.whereabouts.close()
+        if self._mapper is not None:
+            await self._mapper.close()
+        await self.quic.close()
+
+    # Dialling
+
+    async def _dial(
+        self, peer_id: PeerId, addresses: tuple[AnyAddress, ...], timeout_s: float
+    ) -> QuicConnection:
+        direct = [a for a in addresses if isinstance(a, Address)]
+        circuits = [a for a in addresses if isinstance(a, CircuitAddress) and a.peer_id == peer_id]
+        if not circuits or peer_id == self.peer_id:
+            return await self.quic.connect(peer_id, direct, timeout_s=timeout_s)
+        ways: list[tuple[float, Callable[[], Awaitable[QuicConnection]]]] = []
+        if direct:
+            ways.append((0.0, partial(self.quic.connect, peer_id, direct, timeout_s=timeout_s)))
+        delay_s = DIRECT_HEAD_START_S if self._may_answer(direct) else 0.0
+        ways.append((delay_s, partial(self._reach, peer_id, circuits, timeout_s)))
+        return await first_of(str(peer_id), ways, _discard)
+
+    def _may_answer(self, direct: Sequence[Address]) -> bool:
+        """Whether an address is likely to answer at once: one of a LAN, or two and more."""
+        return any(path_kind_of(a.host) is PathKind.LAN for a in direct)
+
+    async def _reach(
+        self, peer_id: PeerId, circuits: Sequence[CircuitAddress], timeout_s: float
+    ) -> QuicConnection:
+        reacher = await self._control_plane()
+        return await reacher.reach(peer_id, circuits, timeout_s)
+
+    def _on_dialled(self, peer_id: PeerId, task: asyncio.Task[QuicConnection]) -> None:
+        del self._dials[peer_id]
+        if not task.cancelled():
+            task.exception()  # seen here, in case nobody waits any more
+
+    async def _control_plane(self) -> Reacher:
+        """Started once, by whoever needs it first."""
+        async with self._control_lock:
+            if self._reacher is None:
+                control = self._control = await self._make_control(self._key)
+                relays = self._relays = Relays(control, self._own_relays, self._on_change)
+                self._reacher = Reacher(control, relays, self._probing, self.whereabouts)
+                relays.start()
+            return self._reacher
+
+    def _on_change(self) -> None:
+        """Relays or outside addresses came or went: ask the reflectors of those we have."""
+        if self._relays is None or self._is_closed:
+            return
+        to_socket_address = self.quic.endpoint.udp.to_socket_address
+        found = (to_socket_address(host, port) for host, port in self._relays.udp)
+        self.whereabouts.use([address for address in found if address is not None])
+
+
+def _discard(connection: QuicConnection) -> None:
+    connection.close_now(CloseCode.NOT_NEEDED, "another way was faster")
+
+
+async def _libp2p(key: KeyPair) -> ControlHost:
+    """A control plane that dials and does not listen: homes are reached by their relays."""
+    from transport.control import LibP2pHost
+
+    return await LibP2pHost.start(key, listen=())
