@@ -17,8 +17,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from transport.path_address import PathAddress, token_address
 from transport.settings import CONNECTION_ID_BYTES, DATAGRAM_BYTES_MIN, QuicSettings
-from transport.udp_socket import SocketAddress
 
 __all__ = ["Admission", "Admitted", "EndpointCounts"]
 
@@ -28,6 +28,9 @@ class EndpointCounts:
     """Counts since the start: what was dropped, by reason, and what was answered."""
 
     own_packets_dropped: int = 0
+    """Of ours, but nobody here waits for such a one."""
+    forwarded_dropped: int = 0
+    """FORWARDED by a relay or for a circuit that nobody here bound."""
     noise_dropped: int = 0
     """First byte of neither kind, or an unreadable header."""
     unroutable_dropped: int = 0
@@ -47,13 +50,13 @@ class Admitted:
 
 
 class Admission:
-    """Decides from a header and the current numbers; `answer` sends one datagram to an address."""
+    """Decides from a header and the current numbers; `answer` sends one datagram to a path."""
 
     def __init__(
         self,
         settings: QuicSettings,
         counts: EndpointCounts,
-        answer: Callable[[bytes, SocketAddress], None],
+        answer: Callable[[bytes, PathAddress], None],
     ) -> None:
         self._settings = settings
         self._counts = counts
@@ -65,7 +68,7 @@ class Admission:
         self,
         header: QuicHeader,
         size: int,
-        source: SocketAddress,
+        source: PathAddress,
         now: float,
         *,
         connection_count: int,
@@ -96,23 +99,24 @@ class Admission:
             return None
         return Admitted(header.destination_cid, None)
 
-    def _check_token(
-        self, header: QuicHeader, source: SocketAddress, now: float
-    ) -> Admitted | None:
+    def _check_token(self, header: QuicHeader, source: PathAddress, now: float) -> Admitted | None:
         try:
             original = self._tokens.validate_token(
-                address=source, destination_cid=header.destination_cid, token=header.token, now=now
+                address=token_address(source),
+                destination_cid=header.destination_cid,
+                token=header.token,
+                now=now,
             )
         except ValueError:
             self._counts.tokens_refused += 1
             return None
         return Admitted(original, header.destination_cid)
 
-    def _send_retry(self, header: QuicHeader, source: SocketAddress, now: float) -> None:
+    def _send_retry(self, header: QuicHeader, source: PathAddress, now: float) -> None:
         assert header.version is not None, "long headers carry a version"
         retry_id = os.urandom(CONNECTION_ID_BYTES)
         token = self._tokens.create_token(
-            address=source,
+            address=token_address(source),
             original_destination_connection_id=header.destination_cid,
             retry_source_connection_id=retry_id,
             now=now,
@@ -129,7 +133,7 @@ class Admission:
             source,
         )
 
-    def _negotiate_version(self, header: QuicHeader, source: SocketAddress) -> None:
+    def _negotiate_version(self, header: QuicHeader, source: PathAddress) -> None:
         self._counts.versions_negotiated += 1
         self._answer(
             encode_quic_version_negotiation(

@@ -1,13 +1,14 @@
 """The socket's event loop: routes datagrams to connections by connection id.
 
 One UDP socket is server and client at once. The first byte says whose a datagram is: below 0x40
-ours (kept for reflector, punching and forwarder), with bit 0x40 QUIC (RFC 9000 section 17, RFC
-9443), anything else noise.
+ours (`own_packet_handler`), with bit 0x40 QUIC (RFC 9000 section 17, RFC 9443), anything else
+noise. What a relay forwards and what comes out of a tunnel is treated the same; only its path is
+another, so a connection may begin on any path.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
@@ -16,23 +17,37 @@ from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicHeader, pull_quic_header
 
+from protocol.datagram import DatagramType
 from protocol.identity import PeerId
 from transport.admission import Admission, EndpointCounts
 from transport.base import PathKind
 from transport.certificate import TlsIdentity
-from transport.interfaces import is_loopback, path_kind_of
+from transport.path_address import (
+    PathAddress,
+    TunnelPath,
+    address_kind,
+    first_datagram_bytes,
+)
+from transport.path_table import PathTable, TunnelSender
 from transport.quic_connection import QuicConnection
 from transport.quic_private import QuicCore
 from transport.quic_seams import ConnectionOwner
-from transport.settings import ALPN, CONNECTION_ID_BYTES, QuicSettings
-from transport.udp_socket import SocketAddress, UdpSocket, UdpStatistics
+from transport.settings import (
+    ALPN,
+    CONNECTION_ID_BYTES,
+    INITIAL_RTT_S,
+    LAN_INITIAL_RTT_S,
+    QuicSettings,
+)
+from transport.udp_socket import UdpSocket, UdpStatistics
 
 __all__ = ["Endpoint", "EndpointStatistics", "OwnPacketHandler"]
 
 _LONG_HEADER_BIT: Final = 0x80
 _QUIC_FIXED_BIT: Final = 0x40
+_FORWARDED: Final = bytes([DatagramType.FORWARDED])
 
-OwnPacketHandler = Callable[[bytes, SocketAddress], None]
+OwnPacketHandler = Callable[[bytes, PathAddress], None]
 """Takes a datagram whose first byte is below 0x40, and where it came from. Must not raise."""
 
 
@@ -58,11 +73,14 @@ class Endpoint:
         self.counts = EndpointCounts()
         self.own_packet_handler: OwnPacketHandler | None = None
         """Without one, packets of ours are dropped and counted."""
+        self.verified_handler: Callable[[QuicConnection], None] | None = None
+        """Told of every connection whose peer is known now. Must not raise."""
+        self.paths = PathTable(udp)
         self._identity = identity
         self._owner = owner
         self._settings = settings
         self._admission = Admission(
-            settings, self.counts, lambda packet, address: udp.send([packet], address)
+            settings, self.counts, lambda packet, path: self.paths.send([packet], path)
         )
         self._routes: dict[bytes, QuicConnection] = {}
         self._connections: dict[QuicConnection, set[bytes]] = {}
@@ -87,13 +105,33 @@ class Endpoint:
         self._loop.remove_reader(self.udp.fileno())
         self.udp.close()
 
-    def dial(self, address: SocketAddress, expected: PeerId | None) -> QuicConnection:
+    def send(self, datagrams: Sequence[bytes], path: PathAddress) -> None:
+        """Send all by one path. What cannot be sent is lost, as on the wire."""
+        self.paths.send(datagrams, path)
+
+    def register_tunnel(self, path: TunnelPath, send: TunnelSender) -> None:
+        """`send` carries datagrams to the other end; hand what comes from there to `inject`."""
+        self.paths.add_tunnel(path, send)
+
+    def remove_tunnel(self, path: TunnelPath) -> None:
+        self.paths.remove_tunnel(path)
+
+    def inject(self, datagrams: Iterable[bytes], path: TunnelPath) -> None:
+        """Take datagrams that came through a registered tunnel; others are dropped."""
+        if self.paths.has_tunnel(path):
+            self._take([(data, path) for data in datagrams if data])
+
+    def dial(self, path: PathAddress, expected: PeerId | None) -> QuicConnection:
         """Begin a handshake from the listening socket; wait on its `verified`."""
         core = QuicCore(
-            configuration=self._configuration(address, is_client=True),
+            configuration=self._configuration(path, is_client=True),
             streams_max=self._settings.streams_max,
         )
-        connection = self._register(core, address, expected)
+        connection = self._register(core, path, expected)
+        if expected is not None:
+            known = self._owner.recall(expected, address_kind(path))
+            if known is not None:
+                core.seed(known.bandwidth_bytes_s, known.min_rtt_s)
         connection.start()
         return connection
 
@@ -109,6 +147,8 @@ class Endpoint:
 
     def on_verified(self, connection: QuicConnection) -> None:
         self._half_open.discard(connection)
+        if self.verified_handler is not None:
+            self.verified_handler(connection)
 
     def on_closed(self, connection: QuicConnection) -> None:
         self._half_open.discard(connection)
@@ -116,9 +156,19 @@ class Endpoint:
             del self._routes[connection_id]
 
     def _on_readable(self) -> None:
+        self._take(self.udp.receive(self._settings.receive_batch_max))
+
+    def _take(self, arrived: Iterable[tuple[bytes, PathAddress]]) -> None:
+        """One batch: every datagram to its connection, then one event pass for each of these."""
         now = monotonic()
         touched: dict[QuicConnection, None] = {}
-        for data, source in self.udp.receive(self._settings.receive_batch_max):
+        for wrapped, sender in arrived:
+            data, source = wrapped, sender
+            if data[:1] == _FORWARDED and isinstance(source, tuple):
+                if (inner := self.paths.unwrap(data, source)) is None:
+                    self.counts.forwarded_dropped += 1
+                    continue
+                data, source = inner
             connection = self._route(data, source, now)
             if connection is None:
                 continue
@@ -130,7 +180,7 @@ class Endpoint:
         for connection in touched:
             connection.after_receive()
 
-    def _route(self, data: bytes, source: SocketAddress, now: float) -> QuicConnection | None:
+    def _route(self, data: bytes, source: PathAddress, now: float) -> QuicConnection | None:
         """Whose datagram this is; None when it was dropped or answered."""
         first = data[0] if data else 0
         if not first & (_QUIC_FIXED_BIT | _LONG_HEADER_BIT):
@@ -155,7 +205,7 @@ class Endpoint:
         return self._admit(header, len(data), source, now)
 
     def _admit(
-        self, header: QuicHeader, size: int, source: SocketAddress, now: float
+        self, header: QuicHeader, size: int, source: PathAddress, now: float
     ) -> QuicConnection | None:
         """A new connection for the sender of this first packet, if he may have one."""
         admitted = self._admission.decide(
@@ -180,19 +230,19 @@ class Endpoint:
         return connection
 
     def _register(
-        self, core: QuicCore, address: SocketAddress, expected: PeerId | None
+        self, core: QuicCore, path: PathAddress, expected: PeerId | None
     ) -> QuicConnection:
-        if path_kind_of(address[0]) is PathKind.LAN:
-            core.relax_for_lan(self._settings.lan_initial_window_datagrams)
-        connection = QuicConnection(core, self._owner, address, self._settings, expected)
+        if address_kind(path) is PathKind.LAN:
+            core.relax_for_lan()
+        connection = QuicConnection(core, self._owner, path, self._settings, expected)
         self._connections[connection] = set()
         self.add_route(core.host_cid, connection)
         return connection
 
-    def _configuration(self, address: SocketAddress, *, is_client: bool) -> QuicConfiguration:
-        """What aioquic is told for a peer at `address`; verification is ours, so CERT_NONE."""
+    def _configuration(self, path: PathAddress, *, is_client: bool) -> QuicConfiguration:
+        """What aioquic is told for a peer at `path`; verification is ours, so CERT_NONE."""
         settings = self._settings
-        is_lan = path_kind_of(address[0]) is PathKind.LAN
+        is_lan = address_kind(path) is PathKind.LAN
         return QuicConfiguration(
             alpn_protocols=[ALPN],
             certificate=self._identity.certificate,
@@ -200,14 +250,10 @@ class Endpoint:
             connection_id_length=CONNECTION_ID_BYTES,
             congestion_control_algorithm=settings.congestion_control,
             idle_timeout=settings.idle_timeout_s,
-            initial_rtt=settings.lan_initial_rtt_s if is_lan else settings.initial_rtt_s,
+            initial_rtt=LAN_INITIAL_RTT_S if is_lan else INITIAL_RTT_S,
             is_client=is_client,
             max_data=settings.connection_window_bytes,
             max_stream_data=settings.stream_window_bytes,
-            max_datagram_size=(
-                settings.loopback_datagram_bytes
-                if is_loopback(address[0])
-                else settings.datagram_bytes
-            ),
+            max_datagram_size=first_datagram_bytes(path, settings),
             verify_mode=ssl.CERT_NONE,
         )

@@ -10,23 +10,28 @@ One UDP socket listens and dials. Identity is mutual libp2p TLS; ALPN is `libp2p
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from protocol.errors import LocalProtocolError
 from protocol.identity import KeyPair, PeerId
 from transport.address import Address, AnyAddress
-from transport.base import Host, StreamHandler
+from transport.base import Host, PathKind, StreamHandler
 from transport.certificate import make_certificate
 from transport.dialing import dial, dial_unknown
 from transport.endpoint import Endpoint, EndpointStatistics
 from transport.errors import Attempt, DialFailed
 from transport.handlers import Handlers
 from transport.interfaces import local_hosts
+from transport.lan_stream import LanStream
+from transport.libp2p_identify import serve_basics
+from transport.path_address import PathAddress
+from transport.peer_memory import LinkEstimate, PeerMemory
 from transport.quic_connection import QuicConnection
 from transport.quic_seams import CloseCode
 from transport.quic_stream import QuicStream
 from transport.settings import QuicSettings
-from transport.udp_socket import SocketAddress, UdpSocket
+from transport.udp_socket import UdpSocket
 
 __all__ = ["QuicHost"]
 
@@ -47,6 +52,7 @@ class QuicHost(Host):
         self._handlers = Handlers()
         self._peers: dict[PeerId, list[QuicConnection]] = {}
         self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
+        self._memory = PeerMemory()
         self._is_closed = False
         self.endpoint = Endpoint(udp, make_certificate(key), self, settings)
 
@@ -62,7 +68,9 @@ class QuicHost(Host):
         """Bind the socket and begin to listen. `port` 0 takes a free one. Raises OSError."""
         settings = settings or QuicSettings()
         udp = UdpSocket(listen_host, port, settings.socket_buffer_bytes)
-        return cls(key, udp, listen_host, settings)
+        host = cls(key, udp, listen_host, settings)
+        serve_basics(host, lambda: host._handlers.protocols)
+        return host
 
     @property
     def peer_id(self) -> PeerId:
@@ -75,6 +83,16 @@ class QuicHost(Host):
 
     def set_handler(self, protocol: str, handler: StreamHandler | None) -> None:
         self._handlers.set(protocol, handler)
+
+    @property
+    def port(self) -> int:
+        """The data socket's UDP port."""
+        return self._port
+
+    def living(self, peer_id: PeerId) -> QuicConnection | None:
+        """The newest open connection to that peer."""
+        siblings = self._peers.get(peer_id)
+        return siblings[-1] if siblings else None
 
     def connections(self) -> tuple[QuicConnection, ...]:
         return tuple(c for connections in self._peers.values() for c in connections)
@@ -121,11 +139,15 @@ class QuicHost(Host):
     async def close(self) -> None:
         if self._is_closed:
             return
+        self.say_goodbye()
         self._is_closed = True
-        for connection in self.endpoint.connections():
-            connection.close_now(CloseCode.GOODBYE, "the peer shut down")
         await self._handlers.cancel()
         self.endpoint.close()
+
+    def say_goodbye(self) -> None:
+        """Close every connection, while what carries their last datagrams still stands."""
+        for connection in self.endpoint.connections():
+            connection.close_now(CloseCode.GOODBYE, "the peer shut down")
 
     def _begin_dial(
         self, peer_id: PeerId, addresses: Sequence[Address], timeout_s: float
@@ -144,8 +166,8 @@ class QuicHost(Host):
 
     # What connections need of their host
 
-    def send(self, datagrams: list[bytes], address: SocketAddress) -> None:
-        self.endpoint.udp.send(datagrams, address)
+    def send(self, datagrams: list[bytes], path: PathAddress) -> None:
+        self.endpoint.send(datagrams, path)
 
     def add_route(self, connection_id: bytes, connection: QuicConnection) -> None:
         self.endpoint.add_route(connection_id, connection)
@@ -163,15 +185,30 @@ class QuicHost(Host):
         if len(siblings) > self._settings.connections_per_peer_max:
             siblings[0].close_soon(CloseCode.TOO_MANY, "too many connections of one peer")
 
+    def recall(self, peer_id: PeerId, kind: PathKind) -> LinkEstimate | None:
+        """What a way of that kind to the peer carried before. A LAN needs no such help."""
+        if kind is PathKind.LAN:
+            return None
+        return self._memory.recall(peer_id, monotonic(), relayed=kind is PathKind.RELAYED)
+
     def on_closed(self, connection: QuicConnection) -> None:
         self.endpoint.on_closed(connection)
         if connection.was_verified:
+            self._remember(connection)
             siblings = self._peers[connection.peer_id]
             siblings.remove(connection)
             if not siblings:
                 del self._peers[connection.peer_id]
 
-    def on_stream(self, stream: QuicStream, protocol: str) -> None:
+    def _remember(self, connection: QuicConnection) -> None:
+        bandwidth, min_rtt_s = connection.core.link_estimate()
+        kind = connection.path_kind
+        if bandwidth is not None and min_rtt_s > 0 and kind is not PathKind.LAN:
+            estimate = LinkEstimate(bandwidth, min_rtt_s)
+            is_relayed = kind is PathKind.RELAYED
+            self._memory.remember(connection.peer_id, estimate, monotonic(), relayed=is_relayed)
+
+    def on_stream(self, stream: QuicStream | LanStream, protocol: str) -> None:
         self._handlers.serve(stream, stream, protocol)
 
 

@@ -2,15 +2,15 @@
 
 aioquic is shown one constant made-up peer address, so that it never decides about paths; the real
 path is kept beside it and may change under a living connection (RFC 9000 lets only clients move).
-Nothing a peer sends reaches a stream before its certificate has been verified.
+A `keeper` chooses it and judges whether the peer lives; without one a server follows its client,
+and `liveness` judges. Nothing a peer sends reaches a stream before its certificate is verified.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Concatenate, Final, ParamSpec
+from typing import Final
 
 from aioquic.quic import events
 
@@ -18,15 +18,16 @@ from protocol.identity import PeerId
 from transport.base import Connection, PathKind
 from transport.certificate import verify_peer
 from transport.errors import IdentityMismatch, PeerGone, TimedOut, TransportError
-from transport.interfaces import path_kind_of
+from transport.guard import guarded
+from transport.liveness import Liveness, Verdict
+from transport.path_address import PathAddress, path_text
 from transport.quic_path import QuicPath
 from transport.quic_private import QuicCore
-from transport.quic_seams import CloseCode, ConnectionOwner, ConnectionState
+from transport.quic_seams import CloseCode, ConnectionOwner, ConnectionState, PathKeeper
 from transport.quic_stream import QuicStream
 from transport.quic_streams import StreamTable
 from transport.settings import QuicSettings
 from transport.timer import LazyTimer
-from transport.udp_socket import SocketAddress
 
 __all__ = ["VIRTUAL_ADDRESS", "QuicConnection"]
 
@@ -37,24 +38,6 @@ VIRTUAL_ADDRESS: Final = ("peer", 0)
 a foreign server's preferred address alone."""
 
 
-P = ParamSpec("P")
-
-
-def _guarded(
-    method: Callable[Concatenate["QuicConnection", P], None],
-) -> Callable[Concatenate["QuicConnection", P], None]:
-    """A stranger's datagram may find a bug of aioquic: it costs that connection, no other."""
-
-    def run(connection: "QuicConnection", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(connection, *args, **kwargs)
-        except Exception:
-            log.exception("a connection broke")
-            connection.abandon("internal error")
-
-    return run
-
-
 class QuicConnection(Connection):
     """One peer's connection; everything runs in the event loop of its host."""
 
@@ -62,7 +45,7 @@ class QuicConnection(Connection):
         self,
         core: QuicCore,
         owner: ConnectionOwner,
-        address: SocketAddress,
+        path: PathAddress,
         settings: QuicSettings,
         expected: PeerId | None = None,
     ) -> None:
@@ -74,17 +57,21 @@ class QuicConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self.verified: asyncio.Future[None] = self._loop.create_future()
         """Done when the peer is known or the connection is closed; look at `state` then."""
-        self.path = QuicPath(address)
+        self.path = QuicPath(path)
+        self.keeper: PathKeeper | None = None
+        """Set once, by whoever manages the paths to this peer."""
         self._owner = owner
         self._expected = expected
         self._peer_id: PeerId | None = None
         self._streams = StreamTable(core, self, owner, settings, self.schedule_transmit)
         self._is_transmit_due = False
-        self._newest_at_tick = -1
+        self._newest_heard = -1
         self._ping_count = 0
         self._timer = LazyTimer(self._on_timer)
-        # One more timer beside QUIC's: first the handshake's deadline, then the keepalive.
-        self._tick_at = monotonic() + settings.handshake_timeout_s
+        # Two more timers beside QUIC's: deadlines (first the handshake's), and the peer's life.
+        now = monotonic()
+        self._tick_at = now + settings.handshake_timeout_s
+        self._liveness = Liveness(settings, now)
 
     @property
     def peer_id(self) -> PeerId:
@@ -101,12 +88,11 @@ class QuicConnection(Connection):
 
     @property
     def path_kind(self) -> PathKind:
-        return path_kind_of(self.path.address[0])
+        return self.path.kind
 
     @property
     def remote(self) -> str:
-        host, port = self.path.address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return path_text(self.path.address)
 
     @property
     def round_trip_s(self) -> float:
@@ -133,10 +119,22 @@ class QuicConnection(Connection):
         """As `close_now`, but on the next turn: for callers within an event pass."""
         self._loop.call_soon(self.close_now, code, reason)
 
+    def give_up(self, reason: str) -> None:
+        """The peer is taken for dead; he is told all the same, should he come back."""
+        if self.state is not ConnectionState.CLOSED:
+            self.error = self.error or PeerGone(f"The peer is gone: {reason}.")
+            self.close_soon(CloseCode.SILENT, "nothing was heard of you")
+
     def abandon(self, reason: str) -> None:
         """Forget the connection without a word to the peer."""
         if self.state is not ConnectionState.CLOSED:
             self._finish(PeerGone(f"The connection was dropped: {reason}."))
+
+    def ping(self) -> None:
+        """Send something now that the peer acknowledges."""
+        self._ping_count += 1
+        self.core.send_ping(self._ping_count)
+        self.schedule_transmit()
 
     # Called by the endpoint
 
@@ -145,31 +143,41 @@ class QuicConnection(Connection):
         self.core.connect(VIRTUAL_ADDRESS, monotonic())
         self.transmit()
 
-    @_guarded
-    def receive(self, data: bytes, source: SocketAddress, now: float) -> None:
+    @guarded
+    def receive(self, data: bytes, source: PathAddress, now: float) -> None:
         """Take one datagram. `after_receive` follows when the whole batch is taken."""
         core, path = self.core, self.path
         if source == path.address:
             core.receive_datagram(data, VIRTUAL_ADDRESS, now)
             path.on_received(len(data))
             return
-        newest = core.newest_packet
+        self._notice_heard(path.address, now)
         core.receive_datagram(data, VIRTUAL_ADDRESS, now)
-        # Only a packet that was decrypted, and is the newest, moves the path. A client's path is
-        # the path manager's to move: its server may not.
-        if (
-            newest != core.newest_packet
-            and not core.is_client
-            and self.state is ConnectionState.OPEN
-        ):
-            self._send_ping()
+        # Only a packet that was decrypted and is the newest moves the path, and without a keeper
+        # only a server's: its client may move, it may not.
+        is_follower = self.keeper is None and not core.is_client
+        is_newest = self._notice_heard(source, now)
+        if is_newest and is_follower and self.state is ConnectionState.OPEN:
+            self.ping()
             path.move(source, self._ping_count, now)
             path.on_received(len(data))
             log.info("peer %s moved to another address", self.peer_id.short)
 
-    @_guarded
+    def _notice_heard(self, source: PathAddress, now: float) -> bool:
+        """Whether a newer packet was decrypted since the last look: then it came from `source`."""
+        newest = self.core.newest_packet
+        if newest == self._newest_heard:
+            return False
+        self._newest_heard = newest
+        self._liveness.on_heard(now)
+        if self.keeper is not None:
+            self.keeper.on_heard(source, now)
+        return True
+
+    @guarded
     def after_receive(self) -> None:
         """One event pass for the batch; the transmit follows when readers have had their turn."""
+        self._notice_heard(self.path.address, monotonic())
         self._process_events()
         if self.core.ended is not None:
             self.transmit()
@@ -182,7 +190,7 @@ class QuicConnection(Connection):
             self._is_transmit_due = True
             self._loop.call_soon(self.transmit)
 
-    @_guarded
+    @guarded
     def transmit(self) -> None:
         """Send what QUIC wants sent, and set the timer it wants set."""
         self._is_transmit_due = False
@@ -193,13 +201,14 @@ class QuicConnection(Connection):
             if not self.path.is_proved:
                 datagrams = self.path.allow(datagrams, now)
             self._owner.send(datagrams, self.path.address)
+            if self.keeper is not None:
+                self.keeper.on_sent(now)
         self._process_events()
         if (end := self.core.ended) is not None:
             reason = end.reason_phrase or f"code {end.error_code}"
             self._finish(PeerGone(f"The connection is closed: {reason}."))
         else:
-            wanted = self.core.get_timer()
-            self._timer.set(self._tick_at if wanted is None else min(wanted, self._tick_at))
+            self._timer.set(self._next_timer())
 
     # Events
 
@@ -236,6 +245,7 @@ class QuicConnection(Connection):
             return
         self.state = ConnectionState.OPEN
         self._tick_at = monotonic() + self.settings.keepalive_s
+        self._liveness.on_heard(monotonic())
         self._owner.on_verified(self)
         if not self.verified.done():
             self.verified.set_result(None)
@@ -248,12 +258,22 @@ class QuicConnection(Connection):
             self.verified.set_result(None)
         self._streams.on_gone(error)
         self._owner.on_closed(self)
+        if self.keeper is not None:
+            self.keeper.on_closed()
 
     # The timer
 
-    @_guarded
+    def _next_timer(self) -> float:
+        due, wanted = self._tick_at, self.core.get_timer()
+        if self.state is ConnectionState.OPEN:
+            due = min(due, self._liveness.next_check(is_busy=self._streams.is_busy))
+        return due if wanted is None else min(wanted, due)
+
+    @guarded
     def _on_timer(self) -> None:
         now = monotonic()
+        if self.state is ConnectionState.OPEN:
+            self._check_liveness(now)
         wanted = self.core.get_timer()
         if wanted is not None and now >= wanted:
             self.core.handle_timer(now)
@@ -261,17 +281,20 @@ class QuicConnection(Connection):
             self._tick(now)
         self.transmit()
 
+    def _check_liveness(self, now: float) -> None:
+        slept_s = self._liveness.slept_s
+        verdict = self._liveness.check(now, is_busy=self._streams.is_busy)
+        if verdict is Verdict.GONE and self.keeper is None:
+            self.give_up(f"nothing was heard for {self.settings.silence_max_s:g} s")
+        elif verdict is not Verdict.FINE:  # a keeper has other ways to know
+            self.ping()
+        if self._liveness.slept_s > slept_s:
+            self.core.postpone_idle_timeout(now)
+
     def _tick(self, now: float) -> None:
         self._tick_at = now + self.settings.keepalive_s
         if self.state is ConnectionState.HANDSHAKING:
             self.error = TimedOut("The handshake did not complete in time.")
             self.core.close(error_code=CloseCode.TIMED_OUT, reason_phrase="handshake timed out")
-            return
-        if self.core.newest_packet == self._newest_at_tick:
-            self._send_ping()
-        self._newest_at_tick = self.core.newest_packet
-        self._streams.on_tick(now)
-
-    def _send_ping(self) -> None:
-        self._ping_count += 1
-        self.core.send_ping(self._ping_count)
+        else:
+            self._streams.on_tick(now)

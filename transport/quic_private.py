@@ -1,26 +1,51 @@
-"""aioquic 1.7.2 with the doors we need: every use of its private fields is in this file.
+"""aioquic 1.7.2 with the doors we need: every use of its private fields is in this file and in
+`quic_private_recovery`.
 
 aioquic is pinned exactly; tests/transport/test_quic_private.py shows that each field behaves as
 believed here, so an upgrade that moves one is noticed. No I/O, no clock.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
+from aioquic.quic.connection import (
+    Limit,
+    NetworkAddress,
+    QuicConnection,
+    QuicConnectionState,
+)
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 from cryptography.x509 import Certificate
+
+from transport.congestion_plugin import HomeCongestionControl
+from transport.pacing import Pacer
+from transport.quic_private_recovery import Recovery
+from transport.settings import (
+    ACK_DELAY_S,
+    DATAGRAM_BYTES_MAX,
+    DATAGRAM_BYTES_MIN,
+    INITIAL_RTT_S,
+    LAN_ACK_DELAY_S,
+    LAN_INITIAL_RTT_S,
+    LAN_WINDOW_DATAGRAMS,
+)
 
 __all__ = ["QuicCore"]
 
 _FRAME_BYTES_MAX: Final = 17
 """A limit frame: its type and two varints of at most 8 bytes."""
+
+_BANDWIDTH_MAX: Final = 1.25e9
+"""Bytes a second; 10 Gbit/s."""
+_RTT_MAX_S: Final = 10.0
+"""What a seed may say: beyond these a remembered estimate has gone wrong."""
 
 
 class QuicCore(QuicConnection):
@@ -48,6 +73,22 @@ class QuicCore(QuicConnection):
         _set_limit(self._local_max_streams_uni, 0)
         self._window_step = configuration.max_data // 8
         self._stream_window_step = configuration.max_stream_data // 8
+        self._loss: Recovery = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            quic_logger=self._quic_logger,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
+        self._ack_delay = ACK_DELAY_S
+        self._control: HomeCongestionControl | None = None
+        """None under a stock controller, which then keeps its own pacer (for comparison)."""
+        if isinstance(self._loss._cc, HomeCongestionControl):
+            self._control = self._loss._cc
+            self._pacer = Pacer(self._control, datagram_bytes=self._max_datagram_size)
+            self._loss._pacer = self._pacer  # type: ignore[assignment]  # has the same methods
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -76,6 +117,11 @@ class QuicCore(QuicConnection):
         """Why the connection is over, known at once; aioquic's own event comes 3 PTO later."""
         return self._close_event
 
+    def postpone_idle_timeout(self, now: float) -> None:
+        """This process was asleep: what it did not hear meanwhile was not silence."""
+        if self._close_at is not None and self._close_event is None:
+            self._close_at = now + self._idle_timeout()
+
     @property
     def newest_packet(self) -> int:
         """The highest packet number that was decrypted in the 1-RTT space, or -1.
@@ -89,6 +135,11 @@ class QuicCore(QuicConnection):
     def round_trip_s(self) -> float:
         """RFC 9002 section 5.3: smoothed_rtt; 0 before the first sample."""
         return self._loss._rtt_smoothed
+
+    @property
+    def probe_timeout_count(self) -> int:
+        """RFC 9002 section 6.2: whole flights that went unanswered, since the start."""
+        return self._loss.probe_timeout_count
 
     # Streams
 
@@ -163,26 +214,80 @@ class QuicCore(QuicConnection):
         buffer.push_uint_var(limit.value)
         limit.sent = limit.value
 
-    # Congestion and pacing
+    # Congestion, pacing and the path
 
-    def relax_for_lan(self, window_datagrams: int) -> None:
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        control = self._control
+        if control is None:
+            return super().datagrams_to_send(now)
+        control.open_window()
+        in_flight = control.bytes_in_flight
+        datagrams = super().datagrams_to_send(now)
+        if datagrams:
+            self._pacer.settle(now, control.bytes_in_flight - in_flight)
+        if self._pacing_at is None and control.has_room:
+            control.mark_app_limited()
+        return datagrams
+
+    def relax_for_lan(self) -> None:
         """Begin with a large window and never pace: right on a LAN, a queue on a home uplink."""
-        size = self._max_datagram_size
-        self._loss._cc.congestion_window = window_datagrams * size
-        self._loss._pacer = _Unpaced(max_datagram_size=size)
+        self._ack_delay = LAN_ACK_DELAY_S
+        if self._control is None:
+            self._loss._cc.congestion_window = LAN_WINDOW_DATAGRAMS * self._max_datagram_size
+        else:
+            self._control.relax_for_lan(LAN_WINDOW_DATAGRAMS)
+            self._pacer.refresh()
 
+    def seed(self, bandwidth_bytes_s: float, min_rtt_s: float) -> None:
+        """What the path to this peer once carried; to be told before anything is sent.
 
-class _Unpaced(QuicPacketPacer):
-    """Sends as soon as the congestion window allows. A controller's own pacer would go here."""
+        Raises ValueError for what no path can be.
+        """
+        if not (0 < bandwidth_bytes_s < _BANDWIDTH_MAX and 0 < min_rtt_s < _RTT_MAX_S):
+            raise ValueError(
+                f"A path has a bandwidth and a round trip, "
+                f"not {bandwidth_bytes_s} bytes/s and {min_rtt_s} s."
+            )
+        if self._control is not None:
+            self._control.seed(bandwidth_bytes_s, min_rtt_s)
+            self._pacer.refresh()
 
-    def next_send_time(self, now: float) -> None:  # type: ignore[override]
-        return None
+    def link_estimate(self) -> tuple[float | None, float]:
+        """Bandwidth (bytes/s; None while only the sender has limited it), shortest round trip (s;
+        0 before the first sample)."""
+        if self._control is None:
+            return None, self._loss._rtt_min if self._loss._rtt_initialized else 0.0
+        min_rtt = self._control.min_rtt_s
+        return self._control.bandwidth_bytes_s, min_rtt if min_rtt < inf else 0.0
 
-    def update_after_send(self, now: float) -> None:
-        pass
+    def change_path(
+        self, *, is_lan: bool, datagram_bytes: int, keep_estimates: bool, now: float
+    ) -> None:
+        """The connection goes another way from now on.
 
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        pass
+        `keep_estimates` where it is the same line (a NAT gave us another port); otherwise
+        bandwidth, round trip and window begin anew. Packets under way tell nothing about the new
+        path, neither by their acknowledgement nor by their loss.
+        """
+        self.set_datagram_bytes(datagram_bytes)
+        if not keep_estimates:
+            initial_rtt = LAN_INITIAL_RTT_S if is_lan else INITIAL_RTT_S
+            self._loss.forget_rtt(initial_rtt, now)
+        self._ack_delay = LAN_ACK_DELAY_S if is_lan else ACK_DELAY_S
+        if self._control is not None:
+            self._control.change_path(now, keep_estimates=keep_estimates)
+            if is_lan:
+                self._control.relax_for_lan(LAN_WINDOW_DATAGRAMS)
+            self._pacer.refresh()
+
+    def set_datagram_bytes(self, datagram_bytes: int) -> None:
+        """UDP payload of the packets built from now on: what the path was proved to carry."""
+        if not DATAGRAM_BYTES_MIN <= datagram_bytes <= DATAGRAM_BYTES_MAX:
+            raise ValueError(f"A datagram has 1200 to 8900 bytes, not {datagram_bytes}.")
+        self._max_datagram_size = datagram_bytes
+        if self._control is not None:
+            self._control.set_datagram_bytes(datagram_bytes)
+            self._pacer.set_datagram_bytes(datagram_bytes)
 
 
 def _set_limit(limit: Limit, value: int) -> None:

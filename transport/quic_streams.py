@@ -43,6 +43,11 @@ class StreamTable:
     def path_kind(self) -> PathKind:
         return self._link.path_kind
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any stream is open: somebody waits for this peer, or may."""
+        return bool(self._streams)
+
     def open(self, protocol: str) -> QuicStream:
         """A new stream of ours. Raises TransportError at the limit."""
         if sum(stream.is_ours for stream in self._streams.values()) >= self.settings.streams_max:

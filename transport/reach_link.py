@@ -12,7 +12,6 @@ from protocol.identity import PeerId
 from protocol.reach import CircuitSide
 from transport.base import PathKind
 from transport.control_base import ControlStream
-from transport.forwarder_client import BindingState, CircuitBinding
 from transport.link import Link
 from transport.path_address import CircuitPath, TunnelPath
 from transport.probing import Probing
@@ -43,7 +42,6 @@ class ReachLink:
         self.owned = AsyncExitStack()
         """Closed with the link: whoever lends it something pushes its end here."""
         self._probing = probing
-        self._bindings: dict[bytes, CircuitBinding] = {}
         self._tunnel: tuple[TunnelPath, Tunnel] | None = None
         self.link = Link(
             probing, link_id, key, peer_id,
@@ -55,19 +53,10 @@ class ReachLink:
         return self._tunnel is not None
 
     def add_circuit(self, side: CircuitSide) -> None:
-        """Bind our side of a circuit; the path is tried as soon as the relay knows us."""
+        """Bind our side of a circuit and use it as a path. A relay we cannot name is left out."""
         address = self._probing.endpoint.udp.to_socket_address(side.host, side.port)
-        if address is None or side.circuit in self._bindings or self.over.is_set():
-            return
-        path = CircuitPath(address, side.circuit)
-
-        def on_change(binding: CircuitBinding) -> None:
-            if binding.state is BindingState.BOUND:
-                self.link.add_path(path, PathKind.RELAYED)
-
-        self._bindings[side.circuit] = CircuitBinding(
-            self._probing, path, side.side, side.secret, on_change=on_change
-        )
+        if address is not None:
+            self.link.add_circuit(CircuitPath(address, side.circuit), side.side, side.secret)
 
     def add_tunnel(self, stream: ControlStream, rest: bytes = b"") -> None:
         """Carry datagrams in `stream` from now on, instead of in an older one."""
@@ -92,23 +81,14 @@ class ReachLink:
         if self._tunnel is not None:
             self._on_tunnel_end(self._tunnel[0], reason)
 
-    def network_changed(self) -> None:
-        """Our addresses may be others now: tell the relays at once, and check every path."""
-        for binding in self._bindings.values():
-            binding.rebind()
-        self.link.network_changed()
-
     def rebind(self) -> None:
-        """A path fell silent: our NAT may have given the circuits other addresses."""
-        for binding in self._bindings.values():
+        """Our NAT may have given the circuits other addresses: tell the relays."""
+        for binding in self.link.circuits:
             binding.rebind()
 
     async def close(self) -> None:
         """End the link, if it has not, and give back all that it owns."""
         self.link.close()
-        for binding in self._bindings.values():
-            binding.close()
-        self._bindings.clear()
         self.remove_tunnel("the link is over")
         await self.owned.aclose()
 

@@ -61,7 +61,7 @@ class Reacher:
     def network_changed(self) -> None:
         """Addresses of ours changed: every link checks its paths."""
         for reach in self.links:
-            reach.network_changed()
+            reach.link.network_changed()
 
     async def close(self) -> None:
         for initiator in tuple(self._initiators):

@@ -13,6 +13,13 @@ def test_the_last_estimate_counts():
     assert memory.recall(PEER, 3) == FAST
 
 
+def test_a_relays_rate_is_not_the_direct_ways():
+    memory = PeerMemory()
+    memory.remember(PEER, SLOW, 0, relayed=True)
+    assert memory.recall(PEER, 0) is None
+    assert memory.recall(PEER, 0, relayed=True) == SLOW
+
+
 def test_an_old_estimate_is_worth_nothing():
     memory = PeerMemory()
     memory.remember(PEER, FAST, 0)

@@ -6,6 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
@@ -19,6 +22,9 @@ from transport.settings import QuicSettings
 from .conftest import ECHO, StartHost
 
 IMPATIENT = QuicSettings(keepalive_s=0.1, idle_timeout_s=0.5)
+"""Quiet for longer than the idle timeout, it lives by its pings."""
+
+FAST = QuicSettings(keepalive_s=0.2, ping_interval_s=0.3, silence_max_s=1.2)
 
 CHILD = """
 import asyncio
@@ -39,6 +45,22 @@ asyncio.run(main())
 """
 
 
+@asynccontextmanager
+async def another_process() -> AsyncIterator[tuple[subprocess.Popen[str], Address]]:
+    """A host that echoes in a process of its own; killed in the end."""
+    child = await asyncio.to_thread(
+        subprocess.Popen, [sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    try:
+        line = await asyncio.to_thread(child.stdout.readline)
+        yield child, Address.from_text(line.strip())
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
 class Proxy:
     """A NAT on loopback between one client and one server; `reboot` takes another port."""
 
@@ -46,6 +68,7 @@ class Proxy:
         self.server = server
         self.client: tuple[str, int] | None = None
         self.seen: list[bytes] = []
+        self.is_cut = False
         self.loop = asyncio.get_running_loop()
         self.inside = self.open(self.from_client)
         self.outside = self.open(self.from_server)
@@ -72,11 +95,13 @@ class Proxy:
     def from_client(self, opened: socket.socket) -> None:
         data, self.client = opened.recvfrom(65536)
         self.seen.append(data)
+        if self.is_cut:
+            return
         self.outside.sendto(data, self.server)
 
     def from_server(self, opened: socket.socket) -> None:
         data, _ = opened.recvfrom(65536)
-        if self.client is not None:
+        if self.client is not None and not self.is_cut:
             self.inside.sendto(data, self.client)
 
 
@@ -149,28 +174,67 @@ class TestGoodbye:
 
 class TestSilence:
     async def test_killed_process_is_noticed(self, start_host: StartHost):
-        here = await start_host(IMPATIENT)
-        child = await asyncio.to_thread(
-            subprocess.Popen, [sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert child.stdout is not None
-            line = await asyncio.to_thread(child.stdout.readline)
-            address = Address.from_text(line.strip())
+        here = await start_host(FAST)
+        async with another_process() as (child, address):
             connection = await here.connect(address.peer_id, [address], timeout_s=5)
             stream = await connection.open_stream(ECHO)
             await assert_echo(stream)
             os.kill(child.pid, signal.SIGKILL)
             began = monotonic()
-            with pytest.raises(PeerGone, match="Idle timeout"):
+            with pytest.raises(PeerGone, match="nothing was heard for"):
                 await stream.receive()
             assert monotonic() - began < 3
             assert not here.connections()
+
+    async def test_stopped_process_is_gone_and_learns_it_when_it_goes_on(
+        self, start_host: StartHost
+    ):
+        here = await start_host(FAST)
+        async with another_process() as (child, address):
+            connection = await here.connect(address.peer_id, [address], timeout_s=5)
+            stream = await connection.open_stream(ECHO)
+            await assert_echo(stream)
+            os.kill(child.pid, signal.SIGSTOP)
+            with pytest.raises(PeerGone, match="nothing was heard"):
+                await stream.receive()
+            os.kill(child.pid, signal.SIGCONT)
+            again = await here.connect(address.peer_id, [address], timeout_s=5)
+            await assert_echo(await again.open_stream(ECHO))
+
+    async def test_host_whose_own_loop_stood_still_keeps_its_peers(self, start_host: StartHost):
+        here = await start_host(FAST)
+        async with another_process() as (_, address):
+            connection = await here.connect(address.peer_id, [address], timeout_s=5)
+            stream = await connection.open_stream(ECHO)
+            await assert_echo(stream)
+            await asyncio.sleep(0.1)
+            time.sleep(2.0)  # more than the silence that would be death
+            await asyncio.sleep(0.8)
+            await assert_echo(stream)
+
+    async def test_two_hosts_that_both_stood_still_keep_each_other(self, start_host: StartHost):
+        settings = QuicSettings(keepalive_s=0.2, idle_timeout_s=1.0)
+        here, there = await start_host(settings), await start_host(settings)
+        connection = await here.connect(there.peer_id, there.addresses, timeout_s=5)
+        stream = await connection.open_stream(ECHO)
+        await assert_echo(stream)
+        await asyncio.sleep(0.1)
+        time.sleep(1.5)  # one loop drives both: neither heard anything for the idle timeout
+        await asyncio.sleep(0.3)
+        await assert_echo(stream)
+
+    async def test_idle_timeout_stands_behind_it(self, start_host: StartHost):
+        patient = QuicSettings(idle_timeout_s=0.5, silence_max_s=60)
+        here, there = await start_host(patient), await start_host()
+        proxy = Proxy(("127.0.0.1", there.addresses[0].port))
+        try:
+            stream = await connect_through(proxy, here, there)
+            await assert_echo(stream)
+            proxy.is_cut = True
+            with pytest.raises(PeerGone, match="Idle timeout"):
+                await stream.receive()
         finally:
-            child.kill()
-            child.wait()
-            assert child.stdout is not None
-            child.stdout.close()
+            proxy.close()
 
     async def test_quiet_link_is_kept_alive(self, start_host: StartHost):
         here, there = await start_host(IMPATIENT), await start_host(IMPATIENT)

@@ -12,7 +12,9 @@ from aioquic.quic.recovery import QuicPacketPacer
 
 from protocol.identity import KeyPair
 from transport.certificate import make_certificate
-from transport.quic_private import QuicCore, _Unpaced
+from transport.pacing import Pacer
+from transport.quic_private import QuicCore
+from transport.settings import ACK_DELAY_S, LAN_ACK_DELAY_S
 
 WINDOW = 64 * 1024
 ADDRESS = ("peer", 0)
@@ -21,8 +23,11 @@ ADDRESS = ("peer", 0)
 class Pair:
     """A client and a server core, joined by function calls; the clock goes on by hand."""
 
-    def __init__(self, *, window: int = WINDOW, shows_certificate: bool = True) -> None:
+    def __init__(
+        self, *, window: int = WINDOW, shows_certificate: bool = True, control: str = "home"
+    ) -> None:
         self.now = monotonic()
+        self.control = control
         self.client = self.core(is_client=True, window=window, shows_certificate=shows_certificate)
         self.client.connect(ADDRESS, self.now)
         self.server = self.core(is_client=False, window=window)
@@ -35,6 +40,7 @@ class Pair:
             verify_mode=ssl.CERT_NONE,
             max_data=2 * window,
             max_stream_data=window,
+            congestion_control_algorithm=self.control,
         )
         if shows_certificate:
             identity = make_certificate(KeyPair.generate())
@@ -217,21 +223,148 @@ class TestFlowControl:
         assert (QuicFrameType.MAX_DATA, QuicFrameType.MAX_STREAM_DATA) == (0x10, 0x11)
 
 
-class TestRelaxForLan:
-    def test_first_burst_fills_the_large_window_unpaced(self, pair: Pair):
+def sent_bytes(core: QuicCore, now: float) -> int:
+    return sum(len(data) for data, _ in core.datagrams_to_send(now))
+
+
+class TestPacing:
+    def test_a_lans_first_burst_fills_the_large_window_unpaced(self, pair: Pair):
+        pair.client.relax_for_lan()
+        pair.client.send_stream_data(0, b"x" * 3 * WINDOW)
+        pair.server.consume(0, WINDOW)
+        assert sent_bytes(pair.client, pair.now) >= WINDOW
+
+    def test_so_it_does_under_a_stock_controller(self):
+        pair = Pair(control="reno", window=16 * WINDOW)
         pair.exchange()
+        pair.client._loss._pacer = Unpaced()
+        pair.client.relax_for_lan()
+        pair.client.send_stream_data(0, b"x" * 16 * WINDOW)
         size = pair.client.configuration.max_datagram_size
-        pair.client.relax_for_lan(40)
-        pair.client.send_stream_data(0, b"x" * WINDOW)
-        sent = sum(len(data) for data, _ in pair.client.datagrams_to_send(pair.now))
-        assert 39 * size <= sent <= 40 * size
+        assert 199 * size <= sent_bytes(pair.client, pair.now) <= 200 * size
 
-    def test_stock_pacing_would_hold_the_burst_back(self, pair: Pair):
+    def test_on_another_path_the_burst_is_held_back_by_our_pacer(self, pair: Pair):
+        assert pair.client._control is not None
+        pair.client._control.pacing_rate_bytes_s = 1_000_000.0
+        pair.client._loss._pacer.update_rate(0, 0.0)
         pair.client.send_stream_data(0, b"x" * WINDOW)
-        sent = sum(len(data) for data, _ in pair.client.datagrams_to_send(pair.now))
-        assert sent < 20 * pair.client.configuration.max_datagram_size
+        assert 0 < sent_bytes(pair.client, pair.now) < 11_000
+        assert pair.client._pacing_at is not None
+        wanted = pair.client.get_timer()
+        assert wanted is not None
+        assert pair.now < wanted < pair.now + 0.1
+        assert sent_bytes(pair.client, wanted) > 0
 
-    def test_the_pacer_that_is_replaced_has_these_methods_only(self):
+    def test_the_pacer_has_all_methods_that_aioquic_calls(self):
         stock = {name for name in vars(QuicPacketPacer) if not name.startswith("_")}
-        ours = {name for name in vars(_Unpaced) if not name.startswith("_")}
-        assert stock - ours == {"update_bucket"}
+        assert stock - set(vars(Pacer)) == {"update_bucket"}
+
+    def test_acknowledging_much_does_not_hold_back_what_one_has_to_say(self, pair: Pair):
+        pair.client.send_stream_data(0, b"x" * WINDOW)
+        pair.exchange()
+        pair.server.send_stream_data(0, b"y" * 1000)
+        assert sent_bytes(pair.server, pair.now + 0.001) > 1000
+
+    def test_a_stock_controller_keeps_its_own_pacer(self):
+        pair = Pair(control="reno")
+        pair.exchange()
+        assert type(pair.client._loss._pacer) is QuicPacketPacer
+        pair.client.send_stream_data(0, b"x" * 5000)
+        assert received_bytes(pair.exchange()) == 5000
+        assert pair.client.link_estimate()[0] is None
+
+
+class Unpaced(QuicPacketPacer):
+    def __init__(self) -> None:
+        super().__init__(max_datagram_size=1200)
+
+    def next_send_time(self, now: float) -> None:
+        return None
+
+
+class TestEstimates:
+    def test_the_round_trip_is_known_and_the_bandwidth_not_yet(self, pair: Pair):
+        assert Pair().client.link_estimate() == (None, 0.0)
+        bandwidth, min_rtt = pair.client.link_estimate()
+        assert bandwidth is None
+        assert 0 < min_rtt < 0.1
+
+    def test_a_seed_makes_the_first_burst_larger(self):
+        pair = Pair(window=16 * WINDOW)
+        pair.client.seed(2_500_000, 0.1)
+        assert pair.client._control is not None
+        assert pair.client._control.window_bytes == 250_000
+
+    @pytest.mark.parametrize("seed", [(0, 0.1), (-1, 0.1), (1e12, 0.1), (1e6, 0), (1e6, 60)])
+    def test_a_seed_gone_wrong_is_refused(self, seed: tuple[float, float]):
+        with pytest.raises(ValueError, match="A path has"):
+            Pair().client.seed(*seed)
+
+    def test_having_nothing_to_send_is_noticed(self, pair: Pair):
+        control = pair.client._control
+        assert control is not None
+        pair.client.send_stream_data(0, b"x" * WINDOW)
+        pair.client.datagrams_to_send(pair.now)
+        before = control._app_limited_until_bytes
+        pair.client.datagrams_to_send(pair.now)  # the pacer holds the rest back
+        assert control._app_limited_until_bytes == before
+        pair.exchange()
+        pair.client.send_stream_data(0, b"x")
+        pair.client.datagrams_to_send(pair.now)
+        assert control._app_limited_until_bytes > before
+
+
+class TestPath:
+    def change(self, core: QuicCore, now: float, **changes: object) -> None:
+        asked = {"is_lan": False, "datagram_bytes": 1200, "keep_estimates": False, **changes}
+        core.change_path(now=now, **asked)  # type: ignore[arg-type]
+
+    def test_a_new_path_has_no_round_trip_yet_and_then_its_own(self, pair: Pair):
+        self.change(pair.client, pair.now)
+        assert pair.client.round_trip_s == 0
+        assert pair.client.link_estimate() == (None, 0.0)
+        pair.client.send_stream_data(0, b"x")
+        assert received_bytes(pair.exchange()) == 1
+        assert pair.client.round_trip_s > 0
+
+    def test_estimates_are_kept_when_told(self, pair: Pair):
+        before = pair.client.round_trip_s, pair.client.link_estimate()
+        self.change(pair.client, pair.now, keep_estimates=True)
+        assert (pair.client.round_trip_s, pair.client.link_estimate()) == before
+
+    def test_acknowledgements_wait_longer_on_a_wan(self, pair: Pair):
+        waits = []
+        for is_lan in (False, True):
+            self.change(pair.server, pair.now, is_lan=is_lan)
+            pair.client.send_ping(1)
+            for data, _ in pair.client.datagrams_to_send(pair.now):
+                pair.server.receive_datagram(data, ADDRESS, pair.now)
+            wanted = pair.server.get_timer()
+            assert wanted is not None
+            waits.append(wanted - pair.now)
+            pair.exchange()
+        assert waits == pytest.approx([ACK_DELAY_S, LAN_ACK_DELAY_S], abs=1e-6)
+
+    def test_data_under_way_on_a_dead_path_is_sent_again_on_the_new_one(self, pair: Pair):
+        pair.client.send_stream_data(0, b"x" * 5000)
+        pair.client.datagrams_to_send(pair.now)  # lost with the old path
+        self.change(pair.client, pair.now)
+        assert received_bytes(pair.exchange(200)) == 5000
+
+    def test_larger_datagrams_are_built_once_they_are_allowed(self, pair: Pair):
+        pair.client.set_datagram_bytes(1452)
+        pair.client.send_stream_data(0, b"x" * 20_000)
+        sizes = {len(data) for data, _ in pair.client.datagrams_to_send(pair.now)}
+        assert max(sizes) == 1452
+        assert received_bytes(pair.exchange()) + 20_000 > 20_000
+
+    def test_smaller_ones_again_on_a_path_that_carries_less(self, pair: Pair):
+        pair.client.set_datagram_bytes(1452)
+        self.change(pair.client, pair.now, datagram_bytes=1200)
+        pair.client.send_stream_data(0, b"x" * 20_000)
+        assert max(len(data) for data, _ in pair.client.datagrams_to_send(pair.now)) == 1200
+
+    @pytest.mark.parametrize("size", [0, 1199, 8901])
+    def test_a_size_no_path_has_is_refused(self, pair: Pair, size: int):
+        with pytest.raises(ValueError, match="1200 to 8900"):
+            pair.client.set_datagram_bytes(size)
