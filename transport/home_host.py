@@ -10,6 +10,7 @@ to be reached by, else when a peer is dialled by his.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -36,15 +37,21 @@ from transport.reflector_client import ReflectorClient
 from transport.relay_attachment import RelayStatus
 from transport.relays import Relays
 from transport.settings import QuicSettings
+from transport.udp_socket import has_ipv6
 from transport.whereabouts import Whereabouts
 
-__all__ = ["HomeHost"]
+__all__ = ["EVERYWHERE", "HomeHost"]
+
+EVERYWHERE: Final = "::"
+"""Every address of this machine, of IPv6 and IPv4."""
 
 ADDRESSES_MAX: Final = 16
 """Of a record; circuits come first among those that are cut off last."""
 
 DIRECT_HEAD_START_S: Final = 0.05
 """A LAN or public address answers before the first step of signalling is over."""
+
+log = logging.getLogger(__name__)
 
 ControlFactory = Callable[[KeyPair], Awaitable[ControlHost]]
 
@@ -84,7 +91,7 @@ class HomeHost(Host):
         cls,
         key: KeyPair,
         *,
-        listen_host: str = "0.0.0.0",
+        listen_host: str = EVERYWHERE,
         port: int = 0,
         relays: Sequence[TcpAddress] = (),
         maps_port: bool = False,
@@ -94,8 +101,12 @@ class HomeHost(Host):
     ) -> "HomeHost":
         """Bind the sockets and begin to attach to `relays`. Raises OSError.
 
-        `maps_port` asks the home router to open the data socket's port.
+        `maps_port` asks the home router to open the data socket's port. EVERYWHERE is IPv4 alone
+        on a machine without IPv6.
         """
+        if listen_host == EVERYWHERE and not has_ipv6():
+            log.info("this machine has no IPv6: listening on IPv4 alone")
+            listen_host = "0.0.0.0"
         quic = await QuicHost.start(key, listen_host=listen_host, port=port, settings=settings)
         host = cls(key, quic, listen_host, relays, make_control or _libp2p, maps_port=maps_port)
         try:

@@ -86,5 +86,5 @@ def token_address(path: PathAddress) -> tuple[str, int]:
 
 
 def _socket_text(address: SocketAddress) -> str:
-    host, port = address[:2]
+    host, port = address[0].removeprefix("::ffff:"), address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["SocketAddress", "UdpSocket", "UdpStatistics", "enlarge_buffers", "open_udp"]
+__all__ = ["SocketAddress", "UdpSocket", "UdpStatistics", "enlarge_buffers", "has_ipv6", "open_udp"]
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
@@ -144,6 +144,16 @@ class UdpSocket:
             return
         self._sent += len(run)
         self._bytes_sent += sum(map(len, run))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine gives out IPv6 sockets at all; it may have no IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as tried:
+            tried.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def open_udp(is_ipv6: bool) -> socket.socket:

@@ -60,7 +60,7 @@ def up(
         typer.Option(help="HOST:PORT of a machine that is not found by itself; again for more."),
     ] = None,
     port: Annotated[int, typer.Option(help="UDP port of the data socket; 0: a free one.")] = 0,
-    listen: ListenOption = "0.0.0.0",
+    listen: ListenOption = "::",
     api_port: Annotated[int, typer.Option(help="Port of the API; 0: a free one.")] = 8470,
     host: Annotated[
         str, typer.Option(help="Address of the API; 0.0.0.0 lets other machines use it, by token.")
@@ -117,7 +117,7 @@ def join(
         int, typer.Option(min=0, help="Nanos per million token-layers of answer.")
     ] = 2_000_000,
     activation_rate: Annotated[int, typer.Option(min=0, help="Nanos per MiB sent on.")] = 5_000,
-    listen: ListenOption = "0.0.0.0",
+    listen: ListenOption = "::",
     listen_port: PortOption = 0,
     relay: RelayOption = None,
     map_port: Annotated[
@@ -152,7 +152,7 @@ def gateway(
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
     threads: ThreadsOption = 1,
-    listen: ListenOption = "0.0.0.0",
+    listen: ListenOption = "::",
     listen_port: PortOption = 0,
     relay: RelayOption = None,
 ) -> None:

@@ -45,7 +45,7 @@ def run_once(
     except PieceworkError as error:
         fail(error)
     pool = GatewayConfig(
-        home_path(home), market, (model,), "127.0.0.1", 0, NetworkOptions("0.0.0.0", 0), options,
+        home_path(home), market, (model,), "127.0.0.1", 0, NetworkOptions("::", 0), options,
         wire_dtype,
     )  # fmt: skip
     alone = LocalConfig(home_path(home), model, options, wire_dtype, KV_TOKENS)

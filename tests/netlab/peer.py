@@ -121,10 +121,12 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--relay", action="append", default=[])
     parser.add_argument("--log", default="WARNING")
+    parser.add_argument("--listen", default="0.0.0.0")
     options = parser.parse_args()
     logging.basicConfig(level=options.log, format="%(relativeCreated)d %(name)s %(message)s")
     host = await HomeHost.start(
         KeyPair(options.seed.to_bytes(32, "big")),
+        listen_host=options.listen,
         relays=[TcpAddress.from_text(text) for text in options.relay],
     )
     await host.wait_settled(6.0)

@@ -57,11 +57,21 @@ class RelayProgram:
 class PeerProgram:
     """A home host in a node of the laboratory."""
 
-    def __init__(self, host: Host, seed: int, relays: list[str], log: str = "WARNING") -> None:
+    def __init__(
+        self,
+        host: Host,
+        seed: int,
+        relays: list[str],
+        log: str = "WARNING",
+        listen: str = "0.0.0.0",
+    ) -> None:
         arguments = [a for relay in relays for a in ("--relay", relay)]
         self.host = host
         self.process = host.popen(
-            [sys.executable, "-m", "tests.netlab.peer", "--seed", seed, "--log", log, *arguments],
+            [
+                sys.executable, "-m", "tests.netlab.peer", "--seed", seed, "--log", log,
+                "--listen", listen, *arguments,
+            ],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._lines: Queue[str] = Queue()
