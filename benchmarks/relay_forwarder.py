@@ -28,7 +28,7 @@ import psutil
 import uvloop
 
 from benchmarks.row import Row
-from protocol.datagram import Bind, forwarded
+from protocol.datagram import COOKIE_BYTES, Bind, Bound, forwarded
 from protocol.identity import PeerId
 from relay.datagrams import RelayDatagrams
 from relay.forwarder import Grant
@@ -83,8 +83,7 @@ async def _saturated(circuits: int) -> list[Row]:
         relay = ("127.0.0.1", service.ports[0])
         for side, sockets in ((0, near), (1, far)):
             for grant, each in zip(grants, cycle(sockets), strict=False):
-                each.sendto(Bind(grant.circuit, side, 1).encode(grant.secrets[side]), relay)
-                await _until(service, binds=1)
+                _bind(service, grant, side, each.getsockname())
         if circuits > 1:
             workload = f"{circuits} bound circuits, two peers each"
             measured.append(Row("relay forwarder, memory of a circuit", workload, size, "B"))
@@ -228,6 +227,17 @@ def _allocate(service: RelayDatagrams, circuits: int) -> list[Grant]:
     return [service.forwarder.allocate(peer(), peer(), now) for _ in range(circuits)]
 
 
+def _bind(service: RelayDatagrams, grant: Grant, side: int, end: Address) -> None:
+    """As if BIND came from `end`: for its cookie, and then with it."""
+    cookie = bytes(COOKIE_BYTES)
+    for _ in range(2):
+        asked = Bind(grant.circuit, side, 1, cookie).encode(grant.secrets[side])
+        answer = service.forwarder.bind(asked, end, 0, time.monotonic())
+        if not isinstance(answer, bytes):
+            raise RuntimeError(f"The forwarder did not bind a side: {answer}.")
+        cookie = Bound.decode(answer).cookie
+
+
 def _sockets(circuits: int) -> list[socket.socket]:
     made = [
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(min(circuits, SOCKETS_MAX))
@@ -245,7 +255,7 @@ _room = bytearray(65_536)
 
 
 def _drain(source: socket.socket) -> int:
-    """Read it empty; how many bytes of FORWARDED that were (answers to BIND have 35)."""
+    """Read it empty; how many bytes of FORWARDED that were."""
     size = 0
     try:
         while True:
@@ -259,12 +269,10 @@ def _beside(name: str) -> Iterable[Row]:
     """Three processes; the forwarder says what it carried and what it cost."""
     pipe, theirs = _FORK.Pipe()
     near, far = _sockets(1), _sockets(1)
-    relay = _FORK.Process(target=_serve_alone, args=(theirs,), daemon=True)
+    ends = (near[0].getsockname(), far[0].getsockname())
+    relay = _FORK.Process(target=_serve_alone, args=(theirs, ends), daemon=True)
     relay.start()
     port, grant = _receive(pipe)
-    for side, (each,) in ((0, near), (1, far)):
-        bind = Bind(grant.circuit, side, 1).encode(grant.secrets[side])
-        each.sendto(bind, ("127.0.0.1", port))
     calls = _calls(name, near, [grant.circuit])
     others = [
         _FORK.Process(target=_sink, args=(far[0],), daemon=True),
@@ -304,10 +312,13 @@ def _receive(pipe: Connection):
     return pipe.recv()
 
 
-def _serve_alone(pipe: Connection) -> None:
+def _serve_alone(pipe: Connection, ends: tuple[Address, Address]) -> None:
     async def serve() -> None:
         with _relay() as service:
-            pipe.send((service.ports[0], _allocate(service, 1)[0]))
+            (grant,) = _allocate(service, 1)
+            for side, end in enumerate(ends):
+                _bind(service, grant, side, end)
+            pipe.send((service.ports[0], grant))
 
             def answer() -> None:
                 pipe.recv()

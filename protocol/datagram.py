@@ -11,9 +11,11 @@ leaves 0 to 3 to STUN), so one look tells them apart. All integers are big-endia
     10 2 port   12 1 family (4 or 6)   13 16 address (IPv4 in its first 4), both XOR the transaction
 
     BIND 0x06         node → relay: send my side of this circuit to the address this comes from
-    BOUND 0x07        relay → node: done
-    0  1 type   1  8 circuit   9  1 side (0 or 1)   10  1 flags (BOUND 1: the other side is bound)
-    11 8 counter   19 16 MAC by the side's secret
+    BOUND 0x07        relay → node: done; or: say it again with this cookie
+    0  1 type   1  8 circuit   9  1 side (0 or 1)
+    10 1 flags (BOUND 1: the other side is bound; 2: your side is, where this went, by your BIND)
+    11 8 counter   19 8 cookie (BIND: the one last told, zeros at first; BOUND: the right one)
+    27 16 MAC by the side's secret
 
     FORWARDED 0x08    node → relay → node: anything, unchanged, to the other side of the circuit
     0  1 type   1  8 circuit   9  the datagram
@@ -26,8 +28,13 @@ leaves 0 to 3 to STUN), so one look tells them apart. All integers are big-endia
 A nonce's first bit is 1 if the link's responder chose it, so that nobody takes its own PROBE,
 thrown back by a mirror or by a private address that it has itself, for its peer's.
 
-REFLECTED is no longer than REFLECT, and PROBED never longer than PROBE, so nobody is made to
-amplify. The XOR keeps NATs that rewrite addresses in payloads from helping (as in RFC 8489, 14.2).
+A BIND binds only with the cookie that the relay tells to the address it comes from: a source that
+is made up never learns its cookie, so nothing is forwarded to who did not ask (return routability).
+
+REFLECTED is no longer than REFLECT, BOUND than BIND, and PROBED never longer than PROBE, so nobody
+is made to amplify. The XOR keeps NATs that rewrite addresses in payloads from helping (as in RFC
+8489, 14.2).
+
 A MAC is BLAKE2b-128 keyed with 32 secret bytes, over all that stands before it. A relay takes a
 BIND only if its counter is above the last one, so an old one sent again moves nothing.
 """
@@ -44,6 +51,7 @@ from protocol.errors import RemoteProtocolError
 
 __all__ = [
     "CIRCUIT_BYTES",
+    "COOKIE_BYTES",
     "DATAGRAM_KEY_BYTES",
     "FORWARDED_HEADER_BYTES",
     "LINK_BYTES",
@@ -60,6 +68,7 @@ __all__ = [
 ]
 
 CIRCUIT_BYTES: Final = 8
+COOKIE_BYTES: Final = 8
 LINK_BYTES: Final = 8
 NONCE_BYTES: Final = 8
 TRANSACTION_BYTES: Final = 8
@@ -71,7 +80,7 @@ PROBE_BYTES_MIN: Final = 19 + MAC_BYTES
 
 _REFLECT: Final = struct.Struct(">BB8s22x")
 _REFLECTED: Final = struct.Struct(">BB8s2sB16s")
-_BIND: Final = struct.Struct(">B8sBBQ16s")
+_BIND: Final = struct.Struct(">B8sBBQ8s16s")
 _PROBE: Final = struct.Struct(">B8s8sH16s")
 
 
@@ -152,41 +161,47 @@ class Reflected:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """One side of a circuit says where it is."""
+    """One side of a circuit says where it is; with no cookie yet, it asks for one."""
 
     circuit: bytes
     side: int
     counter: int
+    cookie: bytes = bytes(COOKIE_BYTES)
 
     def encode(self, secret: bytes) -> bytes:
-        return _sealed_bind(DatagramType.BIND, self.circuit, self.side, 0, self.counter, secret)
+        fields = (self.circuit, self.side, 0, self.counter, self.cookie)
+        return _sealed_bind(DatagramType.BIND, *fields, secret)
 
     @classmethod
     def decode(cls, data: bytes) -> "Bind":
         """The fields; whether the MAC holds is `is_genuine`, once the secret is looked up."""
-        circuit, side, _, counter = _bind_fields(data, "BIND")
-        return cls(circuit, side, counter)
+        circuit, side, _, counter, cookie = _bind_fields(data, "BIND")
+        return cls(circuit, side, counter, cookie)
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The relay's answer to a Bind: its `counter` is the Bind's."""
+    """The relay's answer to a Bind: its `counter` is the Bind's, `cookie` the right one.
+
+    `is_bound` False: that Bind changed nothing, for its cookie was another.
+    """
 
     circuit: bytes
     side: int
     counter: int
     is_other_bound: bool
+    is_bound: bool = True
+    cookie: bytes = bytes(COOKIE_BYTES)
 
     def encode(self, secret: bytes) -> bytes:
-        flags = int(self.is_other_bound)
-        return _sealed_bind(
-            DatagramType.BOUND, self.circuit, self.side, flags, self.counter, secret
-        )
+        flags = self.is_other_bound | self.is_bound << 1
+        fields = (self.circuit, self.side, flags, self.counter, self.cookie)
+        return _sealed_bind(DatagramType.BOUND, *fields, secret)
 
     @classmethod
     def decode(cls, data: bytes) -> "Bound":
-        circuit, side, flags, counter = _bind_fields(data, "BOUND")
-        return cls(circuit, side, counter, bool(flags & 1))
+        circuit, side, flags, counter, cookie = _bind_fields(data, "BOUND")
+        return cls(circuit, side, counter, bool(flags & 1), bool(flags & 2), cookie)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,19 +255,19 @@ def _mac(data: bytes, key: bytes) -> bytes:
 
 
 def _sealed_bind(
-    kind: int, circuit: bytes, side: int, flags: int, counter: int, secret: bytes
+    kind: int, circuit: bytes, side: int, flags: int, counter: int, cookie: bytes, secret: bytes
 ) -> bytes:
-    body = _BIND.pack(kind, circuit, side, flags, counter, b"")[:-MAC_BYTES]
+    body = _BIND.pack(kind, circuit, side, flags, counter, cookie, b"")[:-MAC_BYTES]
     return body + _mac(body, secret)
 
 
-def _bind_fields(data: bytes, name: str) -> tuple[bytes, int, int, int]:
+def _bind_fields(data: bytes, name: str) -> tuple[bytes, int, int, int, bytes]:
     if len(data) != _BIND.size:
         raise _wrong(name)
-    _, circuit, side, flags, counter, _ = _BIND.unpack(data)
+    _, circuit, side, flags, counter, cookie, _ = _BIND.unpack(data)
     if side not in (0, 1):
         raise RemoteProtocolError(f"A circuit has the sides 0 and 1, not {side}.")
-    return circuit, side, flags, counter
+    return circuit, side, flags, counter, cookie
 
 
 def _sealed_probe(kind: int, link: bytes, nonce: bytes, size: int, key: bytes) -> bytes:

@@ -20,6 +20,7 @@ The asker holds side 0 of a circuit and gives side 1's secret to the other peer,
 the relay cannot read. No clock here: seconds are unix seconds.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeVar
@@ -120,8 +121,7 @@ class ForwardGrant:
             raise RemoteProtocolError(f"A circuit's name has {CIRCUIT_BYTES} bytes.")
         if {len(self.secret_ours), len(self.secret_theirs)} != {DATAGRAM_KEY_BYTES}:
             raise RemoteProtocolError(f"A circuit's secrets have {DATAGRAM_KEY_BYTES} bytes.")
-        if len(self.host.encode()) > NAME_BYTES_MAX:
-            raise RemoteProtocolError(f"A host has at most {NAME_BYTES_MAX} bytes.")
+        _check_host(self.host)
         if not 1 <= len(self.ports) <= PORTS_MAX or not all(0 < p < 65536 for p in self.ports):
             raise RemoteProtocolError(f"A grant names 1 to {PORTS_MAX} UDP ports.")
         if self.expires_at_s < 0:
@@ -143,13 +143,22 @@ class Where:
     ports: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.host.encode()) > NAME_BYTES_MAX:
-            raise RemoteProtocolError(f"A host has at most {NAME_BYTES_MAX} bytes.")
+        _check_host(self.host)
         if not 1 <= len(self.ports) <= PORTS_MAX or not all(0 < p < 65536 for p in self.ports):
             raise RemoteProtocolError(f"A relay names 1 to {PORTS_MAX} UDP ports.")
 
     def encode(self) -> bytes:
         return encode_canonical(encode_fields(self))
+
+
+def _check_host(host: str) -> None:
+    """A name would be looked up by whoever sends there, in the middle of everything else."""
+    try:
+        address = ipaddress.ip_address(host) if host else None
+    except ValueError:
+        raise RemoteProtocolError(f"'{host[:64]}' is not an IP address.") from None
+    if address is not None and (address.is_multicast or address.is_unspecified):
+        raise RemoteProtocolError(f"{host} is no relay's own address.")
 
 
 def decode_answer(kind: type[A], data: bytes, *, size_max: int = FORWARD_BYTES_MAX) -> A | Refused:

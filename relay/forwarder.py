@@ -5,10 +5,15 @@ sends. Two nodes agree on a circuit over the control plane, each side proves wit
 it is (BIND, protocol/datagram.py), and what then comes from one address goes to the other. What
 is carried is QUIC, encrypted end to end: only its size is looked at.
 
+A secret proves who asks, not that he is where he says: its holder could write a victim's address
+as the source. So a BIND counts only with a cookie that was sent to its source before.
+
 The owner, who asked for the circuit, pays for both ways with its allowance. Were the other charged,
 anybody could use up a stranger's.
 """
 
+import hashlib
+import hmac
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +22,7 @@ from typing import Final
 
 from protocol.datagram import (
     CIRCUIT_BYTES,
+    COOKIE_BYTES,
     DATAGRAM_KEY_BYTES,
     Bind,
     Bound,
@@ -92,6 +98,9 @@ class Forwarder:
         self._circuits: dict[bytes, _Circuit] = {}
         """By type byte and circuit: as a datagram begins."""
         self._of_owner: dict[PeerId, set[bytes]] = {}
+        self._cookie_key = os.urandom(DATAGRAM_KEY_BYTES)
+        """Not rotated. A cookie is of one circuit and ends with it. Until then who has left an
+        address could still bind there; but he could as well have bound and then left."""
         self.usage = UsageTable(limits)
         self.drops: Counter[DropReason] = Counter()
         """Of the whole UDP side: who else drops a datagram counts it here too."""
@@ -117,7 +126,10 @@ class Forwarder:
         return Grant(circuit, secrets, now + limits.idle_s, limits.idle_s)
 
     def bind(self, data: bytes, source: SocketAddress, port: int, now: float) -> bytes | DropReason:
-        """The BOUND for a BIND that came from `source` to our port of that index; or why none."""
+        """The BOUND for a BIND that came from `source` to our port of that index; or why none.
+
+        Without the right cookie it changes nothing, its counter included, and is told the cookie.
+        """
         try:
             bind = Bind.decode(data)
         except RemoteProtocolError:
@@ -130,11 +142,15 @@ class Forwarder:
             return DropReason.FORGED_BIND
         if bind.counter <= side.counter:
             return DropReason.REPLAYED_BIND
-        side.counter, side.address, side.port = bind.counter, source, port
-        circuit.used_at = now
-        self._binds += 1
+        cookie = self._cookie(bind, source, port)
+        is_bound = hmac.compare_digest(bind.cookie, cookie)
+        if is_bound:
+            side.counter, side.address, side.port = bind.counter, source, port
+            circuit.used_at = now
+            self._binds += 1
         is_other_bound = circuit.sides[1 - bind.side].address is not None
-        return Bound(bind.circuit, bind.side, bind.counter, is_other_bound).encode(side.secret)
+        bound = Bound(bind.circuit, bind.side, bind.counter, is_other_bound, is_bound, cookie)
+        return bound.encode(side.secret)
 
     def route(
         self, prefix: bytes, source: SocketAddress, datagrams: int, size_bytes: int, now: float
@@ -207,6 +223,11 @@ class Forwarder:
             bytes=self._bytes,
             drops=dict(self.drops),
         )
+
+    def _cookie(self, bind: Bind, source: SocketAddress, port: int) -> bytes:
+        """What only who receives at `source` can know (a BLAKE2b-64)."""
+        place = bind.circuit + repr((bind.side, port, source)).encode()
+        return hashlib.blake2b(place, digest_size=COOKIE_BYTES, key=self._cookie_key).digest()
 
     def _remove(self, key: bytes) -> None:
         circuit = self._circuits.pop(key, None)

@@ -11,10 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.datagram import FORWARDED_HEADER_BYTES, Bind, Bound, DatagramType, is_genuine
+from protocol.datagram import (
+    COOKIE_BYTES,
+    FORWARDED_HEADER_BYTES,
+    Bind,
+    Bound,
+    DatagramType,
+    is_genuine,
+)
 from protocol.errors import RemoteProtocolError
 from protocol.relay_messages import ForwardGrant
 from transport.errors import TimedOut
+from transport.forwarder_client import COOKIES_TAKEN_MAX
 from transport.udp_socket import enlarge_buffers, open_udp
 
 __all__ = ["Bandwidth", "Burst", "is_saturated", "measure_bandwidth"]
@@ -123,6 +131,8 @@ class _Side(asyncio.DatagramProtocol):
         self._secret = (grant.secret_ours, grant.secret_theirs)[side]
         self._circuit, self._side = grant.circuit, side
         self._address, self._clock = address, clock
+        self._counter = self._cookies_taken = 0
+        self._cookie = bytes(COOKIE_BYTES)
         self._bound = asyncio.Event()
         self._transport: asyncio.DatagramTransport | None = None
         self.forget()
@@ -146,14 +156,21 @@ class _Side(asyncio.DatagramProtocol):
         except OSError as error:
             opened.close()
             raise TimedOut(f"No way to the relay's forwarder: {error}") from error
-        for counter, wait_s in enumerate(BIND_RETRY_S, 1):
-            self._transport.sendto(Bind(self._circuit, self._side, counter).encode(self._secret))
+        for wait_s in BIND_RETRY_S:
+            self._send_bind(self._transport)
             try:
                 await asyncio.wait_for(self._bound.wait(), wait_s)
             except TimeoutError:
                 continue
             return
+        if self._cookies_taken:
+            raise TimedOut("The relay's forwarder answers over UDP, but does not bind us.")
         raise TimedOut("The relay's forwarder does not answer over UDP.")
+
+    def _send_bind(self, transport: asyncio.DatagramTransport) -> None:
+        self._counter += 1
+        bind = Bind(self._circuit, self._side, self._counter, self._cookie)
+        transport.sendto(bind.encode(self._secret))
 
     async def send_at(self, bytes_per_s: float) -> tuple[int, float]:
         """One burst, evenly spread: its bytes, and how long it took."""
@@ -188,12 +205,26 @@ class _Side(asyncio.DatagramProtocol):
                 self._first = self._first or self._last
                 self.received_bytes += len(data)
             return
+        if data[:1] != bytes([DatagramType.BOUND]):
+            return
         try:
             bound = Bound.decode(data)
         except RemoteProtocolError:
             return
         if bound.circuit == self._circuit and is_genuine(data, self._secret):
+            self._take_bound(bound)
+
+    def _take_bound(self, bound: Bound) -> None:
+        if bound.is_bound:
             self._bound.set()
+        elif (
+            self._transport is not None
+            and bound.cookie != self._cookie
+            and self._cookies_taken < COOKIES_TAKEN_MAX
+        ):
+            self._cookie = bound.cookie
+            self._cookies_taken += 1
+            self._send_bind(self._transport)
 
     def error_received(self, exc: Exception) -> None:
         """An ICMP error: silence says the same, and later."""

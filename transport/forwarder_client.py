@@ -2,6 +2,9 @@
 
 BIND every 250 ms until BOUND; then every 15 s, which also holds the NAT's mapping towards the
 relay; at once when the network changed. A relay that stays silent has refused, or UDP is blocked.
+
+The first BIND, and the first from another address, is answered with a cookie and binds nothing; the
+next bears it, and goes at once.
 """
 
 import time
@@ -10,14 +13,17 @@ from enum import Enum
 from time import monotonic
 from typing import Final
 
-from protocol.datagram import Bind, Bound, is_genuine
+from protocol.datagram import COOKIE_BYTES, Bind, Bound, is_genuine
 from transport.path_address import CircuitPath
 from transport.probing import Probing
 from transport.timer import LazyTimer
 
-__all__ = ["BindingState", "CircuitBinding"]
+__all__ = ["COOKIES_TAKEN_MAX", "BindingState", "CircuitBinding"]
 
 RETRY_S: Final = 0.25
+COOKIES_TAKEN_MAX: Final = 2
+"""Answered at once, from one timed BIND to the next: one for our address, and one more should the
+NAT have changed it in between. A relay that goes on so makes us send no more than this."""
 REFRESH_S: Final = 15.0
 """Half of the 30 s after which poor NATs forget an idle mapping."""
 
@@ -35,7 +41,8 @@ class BindingState(Enum):
     BINDING = "binding"
     BOUND = "bound"
     SILENT = "silent"
-    """Refused by silence: no such circuit, a wrong secret, or no UDP to the relay."""
+    """Refused by silence: no such circuit, a wrong secret, or no UDP to the relay. Or by cookies
+    without end."""
 
 
 class CircuitBinding:
@@ -59,7 +66,7 @@ class CircuitBinding:
         self.state = BindingState.BINDING
         self.is_other_bound = False
         self.refused_s: float | None = None
-        """How long the relay has been silent, once it counts as refusing."""
+        """How long the relay has not bound us, once it counts as refusing."""
         self._probing = probing
         self._side = side
         self._secret = secret
@@ -68,6 +75,8 @@ class CircuitBinding:
         # Above every counter that an earlier program used for this circuit.
         self._counter = time.time_ns()
         self._counter_min = self._counter + 1
+        self._cookie = bytes(COOKIE_BYTES)
+        self._cookies_taken = 0
         self._asked_since: float | None = None
         self._refresh_at = 0.0
         probing.add_circuit(path, self._on_bound)
@@ -94,11 +103,15 @@ class CircuitBinding:
         if is_silent:
             self.refused_s = silent_s
             self._become(BindingState.SILENT, is_other_bound=False)
-        self._counter += 1
-        bind = Bind(self.path.circuit, self._side, self._counter).encode(self._secret)
-        self._probing.endpoint.send([bind], self.path.relay)
+        self._cookies_taken = 0
+        self._send()
         self._refresh_at = now + (SLOW_RETRY_S if is_silent else RETRY_S)
         self._timer.set(self._refresh_at)
+
+    def _send(self) -> None:
+        self._counter += 1
+        bind = Bind(self.path.circuit, self._side, self._counter, self._cookie)
+        self._probing.endpoint.send([bind.encode(self._secret)], self.path.relay)
 
     def _on_bound(self, data: bytes, bound: Bound) -> None:
         if bound.side != self._side or not is_genuine(data, self._secret):
@@ -106,10 +119,20 @@ class CircuitBinding:
         # An answer to a BIND from before the network changed is out of date.
         if not self._counter_min <= bound.counter <= self._counter:
             return
+        if not bound.is_bound:
+            self._take_cookie(bound.cookie)
+            return
         self._asked_since = self.refused_s = None
         self._refresh_at = monotonic() + (REFRESH_S if bound.is_other_bound else PARTNER_POLL_S)
         self._become(BindingState.BOUND, is_other_bound=bound.is_other_bound)
         self._timer.set(self._refresh_at)
+
+    def _take_cookie(self, cookie: bytes) -> None:
+        # One that we have is the answer to an earlier BIND: a later one, under way, bears it.
+        if cookie != self._cookie and self._cookies_taken < COOKIES_TAKEN_MAX:
+            self._cookie = cookie
+            self._cookies_taken += 1
+            self._send()
 
     def _on_timer(self) -> None:
         if monotonic() >= self._refresh_at:

@@ -33,7 +33,7 @@ from transport.path_probes import ProbeAnswered, ProbeBook, ProbeReceived
 from transport.path_set import PathSet
 from transport.path_signal import SignalPacer
 from transport.path_silence import MOVE_AFTER_S, SILENCE_S, SilenceWatch
-from transport.path_state import PathReport, PathState, PathStatus
+from transport.path_state import PathReport, PathState, PathStatus, Rank
 
 __all__ = ["PathManager"]
 
@@ -55,6 +55,8 @@ class PathManager:
         self._signal = SignalPacer()
         self._actions: list[Action] = []
         self._current: PathState | None = None
+        self._in_tunnel = False
+        """Whether the path in use, or last in use, was a tunnel."""
         self._used_at = 0.0
         self._silence = SilenceWatch()
         self.found_kind = PathKind.PUNCHED
@@ -89,6 +91,8 @@ class PathManager:
             self._current = None
             self._silence.on_demand(at)
             self._doubt(at)
+            if not any(state.status is PathStatus.LIVE for state in self._paths):
+                self._ask("the only path is gone", at)
 
     def make_probe(self, path: PathAddress, now: float, size: int = PROBE_BYTES_MIN) -> bytes:
         """A PROBE for punching or path MTU: what it finds counts, its silence does not."""
@@ -231,6 +235,9 @@ class PathManager:
         if owed_s >= SILENCE_S or current.status is PathStatus.SILENT:
             self._silence.on_demand(at)
             self._doubt(at)
+            if not any(s.status is PathStatus.LIVE for s in self._paths if s is not current):
+                # Signalling takes longer than any path: begin while there is still hope.
+                self._ask("the only path is doubtful", at)
             if owed_s >= MOVE_AFTER_S or current.status is PathStatus.SILENT:
                 self._leave(current, at, now)
         elif (better := upgrade(current, self._paths, at, self._used_at)) is not None:
@@ -255,6 +262,7 @@ class PathManager:
         if (old := self._current) is not None:
             self._paths.record(self._report(old, reason, now))
         self._current, self._used_at = state, at
+        self._in_tunnel = state.rank is Rank.TUNNEL
         self._silence.trust()
         is_same_line = reason == PEER_MOVED and old is not None and old.rank is state.rank
         self._actions.append(UsePath(state.path, state.kind, is_forced, is_same_line))
@@ -267,7 +275,8 @@ class PathManager:
             self._signal.start(at)
 
     def _judge_death(self, at: float) -> None:
-        if reason := self._silence.death(at, has_paths=any(self._paths)):
+        has_paths = any(self._paths)
+        if reason := self._silence.death(at, has_paths=has_paths, in_tunnel=self._in_tunnel):
             self.is_dead = True
             self._actions.append(PeerDead(reason))
 

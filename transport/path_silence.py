@@ -18,6 +18,10 @@ ELSEWHERE_S: Final = 0.5
 """Where the peer has left the path already, it has this long to answer a probe."""
 
 DEAD_AFTER_S: Final = 5.0
+DEAD_IN_TUNNEL_AFTER_S: Final = 9.0
+"""Where a tunnel was all there is: TCP itself stalls for seconds, and after a router's reboot a new
+one takes a dial to the relay, a circuit, and signalling."""
+
 DEAD_PROBING_S: Final = 3.0
 DEAD_PROBES_MIN: Final = 5
 """Nothing heard on any path for the first, while probes went unanswered for the second."""
@@ -80,15 +84,15 @@ class SilenceWatch:
     def owed_s(self, at: float) -> float:
         return 0.0 if self.demand_at is None else at - self.demand_at
 
-    def death(self, at: float, *, has_paths: bool) -> str:
-        """Why the peer counts as dead, or an empty string."""
+    def death(self, at: float, *, has_paths: bool, in_tunnel: bool) -> str:
+        """Why the peer counts as dead, or an empty string. `in_tunnel`: of late by a tunnel."""
         silent_s = at - self.heard_at
         is_probed = self.unanswered_count >= DEAD_PROBES_MIN or not has_paths
         is_vouched_for = (
             at - self._signal_alive_at < SIGNAL_TRUST_S and silent_s < SIGNAL_TRUST_MAX_S
         )
         if (
-            silent_s < DEAD_AFTER_S
+            silent_s < (DEAD_IN_TUNNEL_AFTER_S if in_tunnel else DEAD_AFTER_S)
             or self.owed_s(at) < DEAD_PROBING_S
             or not is_probed
             or is_vouched_for
@@ -101,4 +105,5 @@ class SilenceWatch:
         if self.demand_at is None:
             return []
         marks = [self.demand_at + mark for mark in (SILENCE_S, MOVE_AFTER_S, DEAD_PROBING_S)]
-        return [mark for mark in (*marks, self.heard_at + DEAD_AFTER_S) if mark > at]
+        marks += [self.heard_at + DEAD_AFTER_S, self.heard_at + DEAD_IN_TUNNEL_AFTER_S]
+        return [mark for mark in marks if mark > at]

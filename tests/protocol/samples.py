@@ -8,6 +8,7 @@ import hashlib
 from hypothesis import strategies as st
 
 from protocol.announcement import Announcement
+from protocol.datagram import Bind, Bound, Probe, Probed, Reflect, Reflected, forwarded
 from protocol.identity import KeyPair, PeerId
 from protocol.lease import ID_BYTES, Lease
 from protocol.model import ENDS, ModelManifest, TensorEntry
@@ -175,6 +176,22 @@ RELAY_MESSAGES = {
     "registered": Registered(NOW_S + 600),
     "discovered": Discovered((b"an envelope", b"another"), next=PROVIDER.peer_id),
 }
+
+DATAGRAM_KEY = digest("datagrams")
+DATAGRAMS = {
+    "reflect": Reflect(b"transact").encode(),
+    "reflect_other_port": Reflect(b"transact", from_other_port=True).encode(),
+    "reflected": Reflected(b"transact", "203.0.113.9", 4001, has_other_port=True).encode(),
+    "reflected_ipv6": Reflected(b"transact", "2001:db8::9", 4002, from_other_port=True).encode(),
+    "bind": Bind(b"circuit0", 0, 1).encode(DATAGRAM_KEY),
+    "bound_not_yet": Bound(b"circuit0", 0, 1, True, False, b"a cookie").encode(DATAGRAM_KEY),
+    "bind_with_cookie": Bind(b"circuit0", 0, 2, b"a cookie").encode(DATAGRAM_KEY),
+    "bound": Bound(b"circuit0", 0, 2, True, cookie=b"a cookie").encode(DATAGRAM_KEY),
+    "forwarded": forwarded(b"circuit0", b"\x40 a QUIC packet"),
+    "probe": Probe(b"the link", b"\x80nonce..", 48).encode(DATAGRAM_KEY),
+    "probed": Probed(b"the link", b"\x80nonce..", 48).encode(DATAGRAM_KEY),
+}
+"""As they are on the wire; those with a MAC are sealed with `DATAGRAM_KEY`."""
 
 # --- strategies
 

@@ -1,4 +1,6 @@
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from protocol.datagram import (
     PROBE_BYTES_MIN,
     Bind,
     Bound,
+    DatagramType,
     Probe,
     Probed,
     Reflect,
@@ -17,8 +20,26 @@ from protocol.datagram import (
     is_own,
 )
 from protocol.errors import RemoteProtocolError
+from tests.protocol.samples import DATAGRAMS
 
 ID, KEY, OTHER = b"12345678", bytes(range(32)), bytes(32)
+VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "datagrams.json").read_text())
+KINDS = {4: Reflect, 5: Reflected, 6: Bind, 7: Bound, 9: Probe, 10: Probed}
+
+
+@pytest.mark.parametrize("name", sorted(DATAGRAMS))
+def test_datagram_is_what_the_vector_says(name):
+    data, key = bytes.fromhex(VECTOR[name]), bytes.fromhex(VECTOR["key"])
+    assert DATAGRAMS[name] == data
+    if data[0] in KINDS:
+        again = KINDS[data[0]].decode(data)
+        assert (again.encode() if data[0] < 6 else again.encode(key)) == data
+    if data[0] in (6, 7, 9, 10):
+        assert is_genuine(data, key)
+
+
+def test_every_type_has_a_vector():
+    assert {data[0] for data in DATAGRAMS.values()} == set(DatagramType)
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::7"])
@@ -38,12 +59,31 @@ def test_reflect_keeps_its_flag():
 
 
 def test_bind_and_bound_are_genuine_under_their_secret_alone():
-    bind, bound = Bind(ID, 1, 7), Bound(ID, 1, 7, is_other_bound=True)
+    bind, bound = Bind(ID, 1, 7, b"a cookie"), Bound(ID, 1, 7, True, False, b"a cookie")
     assert Bind.decode(bind.encode(KEY)) == bind
     assert Bound.decode(bound.encode(KEY)) == bound
     for data in (bind.encode(KEY), bound.encode(KEY)):
         assert is_genuine(data, KEY)
         assert not is_genuine(data, OTHER)
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("is_other_bound", [False, True])
+def test_bound_says_of_each_side_by_itself_whether_it_is_bound(is_bound, is_other_bound):
+    bound = Bound(ID, 0, 1, is_other_bound, is_bound)
+    assert Bound.decode(bound.encode(KEY)) == bound
+
+
+def test_bound_is_as_long_as_bind():
+    assert len(Bound(ID, 0, 1, True).encode(KEY)) == len(Bind(ID, 0, 1).encode(KEY)) == 43
+
+
+@pytest.mark.parametrize("index", range(43))
+def test_every_byte_of_a_bind_is_under_its_mac(index):
+    data = bytearray(Bind(ID, 1, 7, b"a cookie").encode(KEY))
+    data[index] ^= 4
+    changed = bytes(data)
+    assert not is_genuine(changed, KEY)
 
 
 @given(st.integers(PROBE_BYTES_MIN, 9000))

@@ -26,6 +26,7 @@ from relay.app import start_relay
 from relay.config import RelayConfig
 from relay.errors import ConfigInvalid
 from relay.resources import CircuitLimits
+from tests.binding import with_cookie
 from tests.relay.test_records import hello
 from transport.address import CircuitAddress, TcpAddress
 from transport.control import LibP2pHost
@@ -168,8 +169,11 @@ async def test_datagrams_pass_the_granted_circuit(tmp_path, node):
         assert grant.host == ""
         sides = [await UdpSide.open(grant.ports[0]) for _ in range(2)]
         for index, secret in enumerate((grant.secret_ours, grant.secret_theirs)):
-            sides[index].send(Bind(grant.circuit, index, 1).encode(secret))
-            assert Bound.decode(await sides[index].receive()).side == index
+            asked = Bind(grant.circuit, index, 1)
+            sides[index].send(asked.encode(secret))
+            sides[index].send(with_cookie(asked, await sides[index].receive()).encode(secret))
+            bound = Bound.decode(await sides[index].receive())
+            assert (bound.side, bound.is_bound) == (index, True)
         sides[0].send(forwarded(grant.circuit, b"quic"))
         assert await sides[1].receive() == forwarded(grant.circuit, b"quic")
         await stream.close()

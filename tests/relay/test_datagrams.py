@@ -15,6 +15,7 @@ from relay.datagrams import RelayDatagrams
 from relay.forwarder import Grant
 from relay.resources import ReflectorLimits, Resources
 from relay.usage import DropReason
+from tests.binding import with_cookie
 
 SEED = 20_261_121
 RESOURCES = Resources(
@@ -74,7 +75,10 @@ class Node:
         return False
 
     async def bind(self, grant: Grant, side: int, counter: int = 1, port: int = 0) -> Bound:
-        self.send(Bind(grant.circuit, side, counter).encode(grant.secrets[side]), port=port)
+        asked, secret = Bind(grant.circuit, side, counter), grant.secrets[side]
+        self.send(asked.encode(secret), port=port)
+        cookie_for = (await self.receive())[0]
+        self.send(with_cookie(asked, cookie_for).encode(secret), port=port)
         return Bound.decode((await self.receive())[0])
 
 
@@ -224,6 +228,25 @@ class TestForward:
         assert a.is_quiet()
         assert drops(relay) == {DropReason.WRONG_SOURCE: 1, DropReason.REPLAYED_BIND: 1}
 
+    async def test_an_address_that_did_not_ask_is_told_a_cookie_and_forwarded_nothing(
+        self, relay, nodes
+    ):
+        """What the relay sees of a BIND with the victim's address as its source."""
+        a, b, victim, *_ = nodes
+        grant = await circuit(relay, a, b)
+        secret = grant.secrets[1]
+        b.send(Bind(grant.circuit, 1, 2).encode(secret))
+        cookie_of_b = Bound.decode((await b.receive())[0]).cookie
+        for cookie in (bytes(8), cookie_of_b):
+            victim.send(Bind(grant.circuit, 1, 3, cookie).encode(secret))
+            answer = (await victim.receive())[0]
+            assert len(answer) == 43
+            assert not Bound.decode(answer).is_bound
+        datagram = forwarded(grant.circuit, b"flood")
+        a.send(datagram)
+        assert (await b.receive())[0] == datagram
+        assert victim.is_quiet()
+
     async def test_a_side_bound_at_the_other_port_is_sent_to_from_there(self, relay, nodes):
         a, b, *_ = nodes
         grant = await circuit(relay, a, b)
@@ -297,7 +320,7 @@ async def test_garbage_is_dropped_without_an_exception_an_answer_or_growth(relay
             kind = bytes([draw.choice([4, 5, 6, 7, 8, 9, 10, 15, 64, 0xC0, draw.randrange(256)])])
             known = grant.circuit if draw.random() < 0.3 else b""
             noisy.send(
-                (kind + known + draw.randbytes(draw.choice([0, 1, 8, 22, 26, 31, 34, 1391])))
+                (kind + known + draw.randbytes(draw.choice([0, 1, 8, 22, 26, 31, 34, 42, 1391])))
                 if draw.random() < 0.95
                 else b""
             )

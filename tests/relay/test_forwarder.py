@@ -9,6 +9,7 @@ from relay.errors import RequestRefused
 from relay.forwarder import Forwarder, Grant
 from relay.resources import ForwarderLimits
 from relay.usage import MONTH_S, DropReason
+from tests.binding import bind_at, with_cookie
 
 OWNER, OTHER, THIRD = (PeerId(bytes([index]) * 32) for index in (1, 2, 3))
 HOME_A, HOME_B, STRANGER = ("192.0.2.1", 4001), ("198.51.100.2", 4002), ("203.0.113.3", 4003)
@@ -28,8 +29,15 @@ def bound_forwarder(limits: ForwarderLimits = LIMITS) -> tuple[Forwarder, Grant]
 
 
 def bind(forwarder, grant, side, counter, source, *, now=0.0, port=0) -> bytes | DropReason:
-    data = Bind(grant.circuit, side, counter).encode(grant.secrets[side])
-    return forwarder.bind(data, source, port, now)
+    asked = Bind(grant.circuit, side, counter)
+    return bind_at(forwarder, asked, grant.secrets[side], source, port=port, now=now)
+
+
+def bind_once(forwarder, grant, side, counter, source, cookie=bytes(8), *, now=0.0, port=0):
+    data = Bind(grant.circuit, side, counter, cookie).encode(grant.secrets[side])
+    answer = forwarder.bind(data, source, port, now)
+    assert len(answer) == len(data)
+    return Bound.decode(answer)
 
 
 def target_of(forwarder, grant, source, *, count=1, size=1000, now=0.0):
@@ -76,8 +84,11 @@ class TestBind:
         second = bind(forwarder, grant, 1, 1, HOME_B)
         assert is_genuine(first, grant.secrets[0])
         assert is_genuine(second, grant.secrets[1])
-        assert Bound.decode(first) == Bound(grant.circuit, 0, 7, False)
-        assert Bound.decode(second) == Bound(grant.circuit, 1, 1, True)
+        for answer, said in (
+            (first, Bound(grant.circuit, 0, 7, is_other_bound=False)),
+            (second, Bound(grant.circuit, 1, 1, is_other_bound=True)),
+        ):
+            assert replace(Bound.decode(answer), cookie=said.cookie) == said
 
     def test_a_bind_sealed_with_the_other_sides_secret_moves_nothing(self):
         forwarder, grant = bound_forwarder()
@@ -96,7 +107,7 @@ class TestBind:
         data = Bind(bytes(8), 0, 1).encode(bytes(32))
         assert forwarder.bind(data, STRANGER, 0, 0) is DropReason.FORGED_BIND
 
-    @pytest.mark.parametrize("size", [9, 34, 36, 200])
+    @pytest.mark.parametrize("size", [9, 35, 42, 44, 200])
     def test_a_bind_of_another_length_is_malformed(self, size):
         forwarder = Forwarder(LIMITS)
         assert forwarder.bind(b"\x06" * size, STRANGER, 0, 0) is DropReason.MALFORMED
@@ -113,6 +124,85 @@ class TestBind:
         bind(forwarder, grant, 1, 2, HOME_B, port=1)
         side = forwarder.route(prefix_of(grant), HOME_A, 1, 1000, 0)
         assert (side.address, side.port) == (HOME_B, 1)
+
+
+class TestReturnRoutability:
+    """`STRANGER` is a victim: the owner holds both secrets and writes that address as source."""
+
+    @pytest.mark.parametrize("is_bound_elsewhere", [False, True])
+    def test_a_made_up_source_is_never_forwarded_to(self, is_bound_elsewhere):
+        forwarder = Forwarder(LIMITS)
+        grant = forwarder.allocate(OWNER, OWNER, 0)
+        bind(forwarder, grant, 0, 1, HOME_A)
+        if is_bound_elsewhere:
+            bind(forwarder, grant, 1, 1, HOME_B)
+        draw = random.Random(1)
+        mine = bind_once(forwarder, grant, 1, 2, HOME_A).cookie
+        for counter, cookie in enumerate([bytes(8), mine, *map(draw.randbytes, [8] * 500)], 2):
+            assert not bind_once(forwarder, grant, 1, counter, STRANGER, cookie).is_bound
+            assert target_of(forwarder, grant, HOME_A) == (HOME_B if is_bound_elsewhere else None)
+            assert target_of(forwarder, grant, STRANGER) is None
+        assert forwarder.statistics().binds == 1 + is_bound_elsewhere
+
+    def test_the_cookie_of_another_place_is_refused(self):
+        """Another host, port, port of the relay, side, circuit, or relay."""
+        forwarder = Forwarder(LIMITS)
+        grant, second = (forwarder.allocate(OWNER, OTHER, 0) for _ in range(2))
+        host, number = HOME_A
+        elsewhere = Forwarder(LIMITS)
+        foreign = elsewhere.allocate(OWNER, OTHER, 0)
+        others = [
+            bind_once(forwarder, grant, 0, 1, ("192.0.2.11", number)),
+            bind_once(forwarder, grant, 0, 1, (host, number + 1)),
+            bind_once(forwarder, grant, 0, 1, ("::ffff:192.0.2.1", number, 0, 0)),
+            bind_once(forwarder, grant, 0, 1, HOME_A, port=1),
+            bind_once(forwarder, grant, 1, 1, HOME_A),
+            bind_once(forwarder, second, 0, 1, HOME_A),
+            bind_once(elsewhere, foreign, 0, 1, HOME_A),
+        ]
+        right = bind_once(forwarder, grant, 0, 1, HOME_A).cookie
+        assert len({right, *(each.cookie for each in others)}) == len(others) + 1
+        for counter, other in enumerate(others, 1):
+            assert not bind_once(forwarder, grant, 0, counter, HOME_A, other.cookie).is_bound
+        assert forwarder.statistics().binds == 0
+        assert bind_once(forwarder, grant, 0, 1, HOME_A, right).is_bound
+
+    def test_a_rebind_from_a_new_address_needs_the_new_cookie(self):
+        forwarder, grant = bound_forwarder()
+        old = bind_once(forwarder, grant, 0, 2, HOME_A).cookie
+        asked = bind_once(forwarder, grant, 0, 3, STRANGER, old)
+        assert not asked.is_bound
+        assert target_of(forwarder, grant, HOME_B) == HOME_A
+        assert bind_once(forwarder, grant, 0, 4, STRANGER, asked.cookie).is_bound
+        assert target_of(forwarder, grant, HOME_B) == STRANGER
+
+    def test_a_cookie_serves_until_the_address_changes(self):
+        forwarder, grant = bound_forwarder()
+        cookie = bind_once(forwarder, grant, 0, 2, HOME_A).cookie
+        assert bind_once(forwarder, grant, 0, 3, HOME_A, cookie, now=1e6).is_bound
+        assert bind_once(forwarder, grant, 0, 4, HOME_A, cookie, now=2e6).is_bound
+
+    def test_a_bind_without_cookie_uses_up_no_counter_and_keeps_no_circuit(self):
+        forwarder = Forwarder(LIMITS)
+        grant = forwarder.allocate(OWNER, OTHER, 0)
+        cookie = bind_once(forwarder, grant, 0, 2**63, HOME_A, now=100).cookie
+        assert bind_once(forwarder, grant, 0, 1, HOME_A, cookie).is_bound
+        bind_once(forwarder, grant, 0, 2, STRANGER, cookie, now=100)
+        assert forwarder.expire(LIMITS.idle_s) == 1
+
+    def test_a_bind_with_its_cookie_sent_again_from_elsewhere_moves_nothing(self):
+        forwarder = Forwarder(LIMITS)
+        grant = forwarder.allocate(OWNER, OTHER, 0)
+        asked, secret = Bind(grant.circuit, 0, 1), grant.secrets[0]
+        answer = forwarder.bind(asked.encode(secret), HOME_A, 0, 0)
+        caught = with_cookie(asked, answer).encode(secret)
+        assert not Bound.decode(forwarder.bind(caught, STRANGER, 0, 0)).is_bound
+        assert Bound.decode(forwarder.bind(caught, HOME_A, 0, 0)).is_bound
+        assert forwarder.bind(caught, STRANGER, 0, 0) is DropReason.REPLAYED_BIND
+
+    def test_the_refusal_says_whether_the_other_side_is_bound(self):
+        forwarder, grant = bound_forwarder()
+        assert bind_once(forwarder, grant, 0, 2, STRANGER).is_other_bound
 
 
 class TestRoute:

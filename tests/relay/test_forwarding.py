@@ -16,6 +16,7 @@ from relay.forwarder import Forwarder
 from relay.forwarding import ForwardingService
 from relay.requests import RequestGate
 from relay.resources import CircuitLimits, ForwarderLimits
+from tests.binding import bind_at
 from tests.relay.control_pair import RelayHost, peer_id
 from transport.control_messages import read_message, write_message
 from transport.errors import StreamReset
@@ -73,8 +74,8 @@ async def test_grant_opens_both_sides_at_the_forwarder(make):
     _, grant = await relay.ask(relay.host.join("a"), peer_id("b"))
     assert (grant.host, grant.ports) == ("198.51.100.1", (4001, 4002))
     for side, secret in enumerate((grant.secret_ours, grant.secret_theirs)):
-        bound = relay.forwarder.bind(Bind(grant.circuit, side, 1).encode(secret), SOURCE, 0, 0.0)
-        assert Bound.decode(bound).side == side
+        bound = bind_at(relay.forwarder, Bind(grant.circuit, side, 1), secret, SOURCE)
+        assert (Bound.decode(bound).side, Bound.decode(bound).is_bound) == (side, True)
 
 
 async def test_circuit_is_freed_when_its_owner_ends_the_stream(make):

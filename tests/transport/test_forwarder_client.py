@@ -1,18 +1,24 @@
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from protocol.datagram import Bind, Bound
-from transport.forwarder_client import BindingState, CircuitBinding
+from transport.forwarder_client import (
+    COOKIES_TAKEN_MAX,
+    RETRY_S,
+    BindingState,
+    CircuitBinding,
+)
 from transport.path_address import CircuitPath
 from transport.probing import Probing
 from transport.quic import QuicHost
 from transport.settings import QuicSettings
 
 from .conftest import ECHO, StartHost
-from .wires import FakeRelay
+from .wires import FakeRelay, NATPair
 
 
 @pytest.fixture
@@ -92,6 +98,91 @@ class TestBinding:
         assert binding.state is BindingState.BINDING
         relay.main.send(Bound(circuit, 0, bind.counter, True).encode(secret), source)
         await until(lambda: binding.state is BindingState.BOUND, 0.2)
+        binding.close()
+
+
+class CookieRelay(FakeRelay):
+    """Genuine in everything, and binds nobody: each answer has another cookie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Bind] = []
+        self.told = b"always 1"
+        self.is_changing = True
+
+    def on_bind(self, data: bytes, source: tuple[str, int]) -> None:
+        bind = Bind.decode(data)
+        self.asked.append(bind)
+        if self.is_changing:
+            self.told = os.urandom(8)
+        secret = self.circuits[bind.circuit][bind.side].secret
+        bound = Bound(bind.circuit, bind.side, bind.counter, True, False, self.told)
+        for _ in range(3):
+            self.main.send(bound.encode(secret), source)
+
+
+class TestCookie:
+    async def test_the_cookie_told_is_sent_at_once_and_kept(self, start_host, relay):
+        circuit = relay.circuit()
+        binding = relay.bind(Probing((await start_host()).endpoint), circuit, 0)
+        await until(lambda: binding.state is BindingState.BOUND, RETRY_S * 0.8)
+        assert relay.cookies_told == 1
+        relay.circuits[circuit][0].address = None
+        binding.rebind()
+        await until(lambda: relay.circuits[circuit][0].address is not None, RETRY_S * 0.8)
+        assert relay.cookies_told == 1
+        binding.close()
+
+    async def test_after_a_nat_reboot_the_side_is_bound_anew_in_one_more_round_trip(
+        self, start_host, relay
+    ):
+        host: QuicHost = await start_host()
+        nat = NATPair(("127.0.0.1", host.endpoint.udp.port), relay.address)
+        circuit = relay.circuit()
+        side = relay.circuits[circuit][0]
+        path = CircuitPath(nat.seen_by_a, circuit)
+        binding = CircuitBinding(Probing(host.endpoint), path, 0, side.secret)
+        await until(lambda: binding.state is BindingState.BOUND)
+        assert side.address == nat.seen_by_b
+        nat.reboot_a()
+        assert side.address != nat.seen_by_b
+        binding.rebind()
+        await until(lambda: side.address == nat.seen_by_b, RETRY_S * 0.8)
+        assert relay.cookies_told == 2
+        binding.close()
+        nat.close()
+
+    @pytest.mark.parametrize("is_changing", [False, True])
+    async def test_a_relay_that_never_binds_costs_few_datagrams(self, start_host, is_changing):
+        relay = CookieRelay()
+        relay.is_changing = is_changing
+        circuit, began = relay.circuit(), time.monotonic()
+        probing = Probing((await start_host()).endpoint)
+        binding = relay.bind(probing, circuit, 0, silence_s=3 * RETRY_S)
+        await until(lambda: binding.state is BindingState.SILENT)
+        await asyncio.sleep(0.1)
+        timed = 1 + int((time.monotonic() - began) / RETRY_S)
+        at_once = COOKIES_TAKEN_MAX * timed if is_changing else 1
+        assert 2 < len(relay.asked) <= timed + at_once
+        counters = [bind.counter for bind in relay.asked]
+        assert counters == sorted(set(counters))
+        assert not binding.is_other_bound
+        binding.close()
+        relay.close()
+
+    async def test_a_cookie_that_is_not_sealed_or_out_of_date_is_not_taken(self, start_host, relay):
+        asked: list[tuple[bytes, tuple[str, int]]] = []
+        circuit = relay.circuit()
+        relay.main.take = lambda data, source: asked.append((data, source))
+        binding = relay.bind(Probing((await start_host()).endpoint), circuit, 0)
+        await until(lambda: bool(asked))
+        bind, source = Bind.decode(asked[0][0]), asked[0][1]
+        secret = relay.circuits[circuit][0].secret
+        for counter, key in ((bind.counter, bytes(32)), (bind.counter - 1, secret)):
+            bound = Bound(circuit, 0, counter, True, False, b"poisoned")
+            relay.main.send(bound.encode(key), source)
+        await until(lambda: len(asked) == 2)
+        assert Bind.decode(asked[1][0]).cookie == bytes(8)
         binding.close()
 
 

@@ -1,20 +1,22 @@
 """Reflectors and the forwarder of a relay on loopback are asked, and liars are not believed."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from protocol.datagram import Reflect, Reflected
+from protocol.datagram import Bind, Bound, Reflect, Reflected
 from protocol.identity import KeyPair
 from protocol.reach import Filtering, Mapping
 from protocol.relay_messages import ForwardGrant
 from relay.datagrams import RelayDatagrams
 from relay.resources import Resources
-from transport.bandwidth_probe import Burst, is_saturated, measure_bandwidth
+from transport.bandwidth_probe import BIND_RETRY_S, Burst, is_saturated, measure_bandwidth
 from transport.errors import TimedOut
+from transport.forwarder_client import COOKIES_TAKEN_MAX
 from transport.hops import first_hops
 from transport.nat_probe import ReflectorPorts, observe_nat, reflect_rtt_s
 from transport.nat_type import classify
@@ -86,6 +88,29 @@ async def test_loopback_is_faster_than_what_is_tried(relay):
 async def test_forwarder_that_does_not_answer_is_a_timeout(relay):
     with pytest.raises(TimedOut, match="does not answer"):
         await measure_bandwidth("127.0.0.1", grant_of(relay, (9,)))
+
+
+async def test_forwarder_that_never_binds_is_a_timeout_after_few_datagrams(relay):
+    asked = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.setblocking(False)
+        loop = asyncio.get_running_loop()
+        grant = grant_of(relay, (listening.getsockname()[1],))
+
+        def tell() -> None:
+            data, source = listening.recvfrom(2048)
+            asked.append(bind := Bind.decode(data))
+            bound = Bound(grant.circuit, bind.side, bind.counter, True, False, os.urandom(8))
+            listening.sendto(data, source)  # a mirror binds nobody either
+            listening.sendto(bound.encode(grant.secret_ours), source)
+
+        loop.add_reader(listening, tell)
+        with pytest.raises(TimedOut, match="does not bind us"):
+            await measure_bandwidth("127.0.0.1", grant)
+        loop.remove_reader(listening)
+    assert [bind.counter for bind in asked] == list(range(1, len(asked) + 1))
+    assert len(asked) == len(BIND_RETRY_S) + COOKIES_TAKEN_MAX
 
 
 @pytest.mark.parametrize(

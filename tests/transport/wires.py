@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -16,14 +17,14 @@ Address = tuple[str, int]
 
 
 class Port:
-    """A loopback socket that hands what arrives to `take(data, source)`."""
+    """A socket, on loopback as a rule, that hands what arrives to `take(data, source)`."""
 
-    def __init__(self, take: Callable[[bytes, Address], None]) -> None:
+    def __init__(self, take: Callable[[bytes, Address], None], host: str = "127.0.0.1") -> None:
         self.take = take
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self.socket.setblocking(False)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind((host, 0))
         self.address: Address = self.socket.getsockname()
         asyncio.get_running_loop().add_reader(self.socket, self.read)
 
@@ -53,11 +54,12 @@ class Side:
 class FakeRelay:
     """A forwarder and a reflector with two ports; `is_cut` swallows everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.is_cut = False
         self.circuits: dict[bytes, tuple[Side, Side]] = {}
-        self.forwarded_count = 0
-        self.main, self.other = Port(self.take), Port(self.take_other)
+        self.forwarded_count = self.cookies_told = 0
+        self.key = os.urandom(32)
+        self.main, self.other = Port(self.take, host), Port(self.take_other, host)
 
     @property
     def address(self) -> Address:
@@ -104,10 +106,21 @@ class FakeRelay:
         if sides is None or not is_genuine(data, sides[bind.side].secret):
             return
         side, other = sides[bind.side], sides[1 - bind.side]
-        if bind.counter > side.counter:
+        if bind.counter <= side.counter:
+            return
+        cookie = self.cookie(bind, source)
+        is_bound = bind.cookie == cookie
+        if is_bound:
             side.counter, side.address = bind.counter, source
-            bound = Bound(bind.circuit, bind.side, bind.counter, other.address is not None)
-            self.main.send(bound.encode(side.secret), source)
+        else:
+            self.cookies_told += 1
+        is_other_bound = other.address is not None
+        bound = Bound(bind.circuit, bind.side, bind.counter, is_other_bound, is_bound, cookie)
+        self.main.send(bound.encode(side.secret), source)
+
+    def cookie(self, bind: Bind, source: Address) -> bytes:
+        place = repr((bind.circuit, bind.side, source)).encode()
+        return hashlib.blake2b(place, digest_size=8, key=self.key).digest()
 
     def close(self) -> None:
         self.main.close()

@@ -20,6 +20,8 @@ from protocol.request import sign_request
 from protocol.tensor import LINK_HASH_START, WireDtype, extend_link_hash, payload_hash
 from tests.protocol.frames import FRAMES
 from tests.protocol.samples import (
+    DATAGRAM_KEY,
+    DATAGRAMS,
     HEAD,
     LEASE,
     MANIFEST,
@@ -129,6 +131,10 @@ def relay() -> dict[str, str]:
     return {name: message.encode().hex() for name, message in RELAY_MESSAGES.items()}
 
 
+def datagrams() -> dict[str, str]:
+    return {"key": DATAGRAM_KEY.hex(), **{name: data.hex() for name, data in DATAGRAMS.items()}}
+
+
 def requests() -> dict[str, Any]:
     """One signed request; its nonce was drawn when the vector was first made and is kept."""
     path = FOLDER / "requests.json"
@@ -142,6 +148,7 @@ def requests() -> dict[str, Any]:
 def main() -> None:
     for make in (
         identities, records, settlement, manifest, links, frames, wire, requests, weights, relay,
+        datagrams,
     ):  # fmt: skip
         path = FOLDER / f"{make.__name__}.json"
         path.write_text(json.dumps(make(), indent=2) + "\n")
