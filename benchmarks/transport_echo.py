@@ -1,176 +1,138 @@
-"""How fast a frame comes back, and how many go through: our data socket against stock aioquic.
+"""How fast a frame comes back, and how many go through: our data socket against the alternatives.
 
-Both ends, and both transports, run in one process on one core over loopback, one after the other in
-the same run; so compare rows with each other and not with another machine's. On a busy machine
-trust the CPU rows: wall time then holds other processes' turns of some ms each.
+Both ends of each run in one process on one core over loopback; every round takes all carriers one
+after the other, so that what disturbs the machine disturbs all. Compare rows with each other and
+not with another machine's. On a busy machine trust the CPU rows and the ratios: wall time then
+holds other processes' turns of some ms each, and its p99 little else.
 """
 
 import asyncio
 import gc
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 
-import aioquic.asyncio
 import uvloop
-from aioquic.quic.configuration import QuicConfiguration
 
+from benchmarks import transport_echo_libp2p
 from benchmarks.row import Row
-from protocol.identity import KeyPair
-from transport.base import Stream
-from transport.certificate import make_certificate
-from transport.framing import LENGTH_BYTES, encode_length
-from transport.quic import QuicHost
-from transport.settings import QuicSettings
+from benchmarks.transport_echo_carriers import Carrier, control, data_socket, stock, tls
 
 __all__ = ["rows"]
 
-PROTOCOL = "/benchmark/echo/1"
 ECHO_BYTES = 16 * 1024
-ECHO_COUNT = 400
-ROUNDS = 5
-MIB = 1024 * 1024
+ECHO_COUNT = 60
+WARM_UP_COUNT = 8
+ROUNDS = 8
 
-Exchange = Callable[[bytes], Awaitable[bytes]]
-"""Sends one frame and returns the one that comes back."""
-
-Bulk = Callable[[int], Awaitable[None]]
-"""Sends that many MiB and waits until all has arrived."""
-
-MARKS = ("<= 1.4 ms", ">= 30 MiB/s")
+MARKS = {1452: ("<= 1.4 ms", ">= 30 MiB/s")}
 """What the prototype driver reached at 1452 B (1.32 ms, 33-35 MiB/s), with room for the machine."""
+STOCK_MARK = ">= 3.5 x"
+"""Each as it ships: on loopback ours sends 8900 B, as its MTU is known; stock always begins small.
+With equal datagrams both pay the same core's price per packet, and ours only saves around it.
+"""
+OURS, STOCK = "QuicHost, {} B datagrams", "stock aioquic.asyncio, {}"
+MS = 1000
+
+
+@dataclass(slots=True)
+class Measured:
+    """All rounds of one carrier."""
+
+    bulk_mib: int = 0
+    echoes_ms: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    """Of each round."""
+    echo_cpu_ms: list[float] = field(default_factory=list)
+    mib_s: list[float] = field(default_factory=list)
+    cpu_ms_mib: list[float] = field(default_factory=list)
+
+    async def round(self, carrier: Carrier) -> None:
+        """One more round."""
+        frame = bytes(ECHO_BYTES)
+        for _ in range(WARM_UP_COUNT):
+            await carrier.exchange(frame)
+        cpu = process_time()
+        times = [MS * await _timed(carrier, frame) for _ in range(ECHO_COUNT)]
+        self.echo_cpu_ms.append(MS * (process_time() - cpu) / ECHO_COUNT)
+        self.echoes_ms += times
+        self.p50_ms.append(median(times))
+        wall, cpu = perf_counter(), process_time()
+        await carrier.bulk()
+        self.bulk_mib = carrier.bulk_mib
+        self.mib_s.append(carrier.bulk_mib / (perf_counter() - wall))
+        self.cpu_ms_mib.append(MS * (process_time() - cpu) / carrier.bulk_mib)
+
+    def rows(self, name: str, marks: tuple[str, str]) -> list[Row]:
+        echo, one_way = "16 KiB there and back", f"{self.bulk_mib} MiB one way"
+        p99 = sorted(self.echoes_ms)[int(0.99 * len(self.echoes_ms))]
+        return [
+            Row(f"{name}: echo p50", echo, median(self.p50_ms), "ms", marks[0], _far(self.p50_ms)),
+            Row(f"{name}: echo p99", echo, p99, "ms"),
+            _row(f"{name}: echo CPU, both ends", echo, self.echo_cpu_ms, "ms"),
+            _row(f"{name}: throughput", one_way, self.mib_s, "MiB/s", marks[1]),
+            _row(f"{name}: CPU, both ends", one_way, self.cpu_ms_mib, "ms/MiB"),
+        ]
 
 
 def rows() -> list[Row]:
-    """Takes about ten seconds."""
-    return uvloop.run(_measure())
+    """Takes about half a minute."""
+    found: dict[str, Measured] = {}
+    library = Measured()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        carriers = runner.run(_open(stack))
+        gc.collect()
+        gc.freeze()
+        for _ in range(ROUNDS):
+            for carrier in carriers:
+                runner.run(found.setdefault(carrier.name, Measured()).round(carrier))
+            # trio's turn: the loop rests meanwhile, and its connections outlast that
+            transport_echo_libp2p.run(library.round)
+        runner.run(stack.aclose())
+    found[transport_echo_libp2p.NAME] = library
+    return [*_ratios(found), *(row for each in found.items() for row in _rows_of(*each))]
 
 
-async def _measure() -> list[Row]:
-    gc.collect()
-    gc.freeze()
-    measured: list[Row] = []
-    for size in (8900, 1452, 1200):
-        settings = replace(QuicSettings(), loopback_datagram_bytes=size)
-        async with _ours(settings) as (exchange, bulk):
-            marks = MARKS if size == 1452 else ("", "")
-            measured += await _rows(f"QuicHost, {size} B datagrams", exchange, bulk, 5, marks)
-    async with _stock() as (exchange, bulk):
-        measured += await _rows("stock aioquic.asyncio, 1200 B datagrams", exchange, bulk, 2)
-    return measured
+async def _open(stack: AsyncExitStack) -> list[Carrier]:
+    ours = [data_socket(size) for size in (8900, 1452, 1200)]
+    others = [stock(), stock(datagram_bytes=1452, window_bytes=16 * 1024 * 1024), control(), tls()]
+    return [await stack.enter_async_context(way) for way in (*ours, *others)]
 
 
-async def _rows(
-    name: str, exchange: Exchange, bulk: Bulk, bulk_mib: int, marks: tuple[str, str] = ("", "")
-) -> list[Row]:
-    frame = bytes(ECHO_BYTES)
-    for _ in range(50):
-        await exchange(frame)
-    times_ms = sorted([1000 * await _timed(exchange, frame) for _ in range(ECHO_COUNT)])
-    rates, costs = [], []
-    for _ in range(ROUNDS):
-        wall, cpu = perf_counter(), process_time()
-        await bulk(bulk_mib)
-        rates.append(bulk_mib / (perf_counter() - wall))
-        costs.append(1000 * (process_time() - cpu) / bulk_mib)
-    echo, one_way = "16 KiB there and back", f"{bulk_mib} MiB one way"
-    return [
-        Row(f"{name}: echo p50", echo, median(times_ms), "ms", marks[0]),
-        Row(f"{name}: echo p99", echo, times_ms[int(0.99 * len(times_ms))], "ms"),
-        Row(f"{name}: throughput", one_way, median(rates), "MiB/s", marks[1], _spread(rates)),
-        Row(f"{name}: CPU, both ends", one_way, median(costs), "ms/MiB", "", _spread(costs)),
-    ]
+def _rows_of(name: str, measured: Measured) -> list[Row]:
+    marks = next((m for size, m in MARKS.items() if name == OURS.format(size)), ("", ""))
+    return measured.rows(name, marks)
 
 
-def _spread(values: list[float]) -> str:
+def _ratios(found: dict[str, Measured]) -> list[Row]:
+    """How many times faster the echo is: of each round, so that both had the same machine."""
+    defaults, tuned = STOCK.format("defaults (1200 B)"), STOCK.format("1452 B, 16 MiB windows")
+    pairs = (
+        ("data socket as it ships against stock aioquic", OURS.format(8900), defaults, STOCK_MARK),
+        ("the same, both with 1200 B datagrams", OURS.format(1200), defaults, ""),
+        ("the same, both with 1452 B, stock's windows as ours", OURS.format(1452), tuned, ""),
+    )
+    made = []
+    for name, ours, theirs, mark in pairs:
+        for what, values in (("echo p50", "p50_ms"), ("echo CPU", "echo_cpu_ms")):
+            both = zip(getattr(found[theirs], values), getattr(found[ours], values), strict=True)
+            ratios = [other / own for other, own in both]
+            shown = mark if what == "echo p50" else ""
+            made.append(_row(f"{name}: {what}", "16 KiB there and back", ratios, "x", shown))
+    return made
+
+
+def _row(name: str, workload: str, values: list[float], unit: str, mark: str = "") -> Row:
+    return Row(name, workload, median(values), unit, mark, _far(values))
+
+
+def _far(values: list[float]) -> str:
     return f"{min(values):.3g}-{max(values):.3g}"
 
 
-async def _timed(exchange: Exchange, frame: bytes) -> float:
+async def _timed(carrier: Carrier, frame: bytes) -> float:
     began = perf_counter()
-    assert len(await exchange(frame)) == len(frame)
+    assert len(await carrier.exchange(frame)) == len(frame)
     return perf_counter() - began
-
-
-@asynccontextmanager
-async def _ours(
-    settings: QuicSettings,
-) -> AsyncIterator[tuple[Exchange, Bulk]]:
-    async def serve(stream: Stream) -> None:
-        while (frame := await stream.receive()) is not None:
-            if len(frame) < MIB:
-                await stream.send(frame)
-
-    here = await QuicHost.start(KeyPair.generate(), listen_host="127.0.0.1", settings=settings)
-    there = await QuicHost.start(KeyPair.generate(), listen_host="127.0.0.1", settings=settings)
-    there.set_handler(PROTOCOL, serve)
-    connection = await here.connect(there.peer_id, there.addresses, timeout_s=5)
-    stream = await connection.open_stream(PROTOCOL)
-
-    async def exchange(frame: bytes) -> bytes:
-        await stream.send(frame)
-        answer = await stream.receive()
-        assert answer is not None
-        return answer
-
-    async def bulk(mib: int) -> None:
-        frame = bytes(MIB)
-        for _ in range(mib):
-            await stream.send(frame)
-        await exchange(b"done")
-
-    yield exchange, bulk
-    await here.close()
-    await there.close()
-
-
-@asynccontextmanager
-async def _stock() -> AsyncIterator[tuple[Exchange, Bulk]]:
-    identity = make_certificate(KeyPair.generate())
-    server = QuicConfiguration(is_client=False, alpn_protocols=["benchmark"])
-    server.certificate, server.private_key = identity.certificate, identity.private_key
-    client = QuicConfiguration(alpn_protocols=["benchmark"], verify_mode=ssl.CERT_NONE)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                frame = await _read_frame(reader)
-                if len(frame) < MIB:
-                    writer.write(encode_length(len(frame)) + frame)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-
-    def on_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.ensure_future(serve(reader, writer)))
-
-    quic_server = await aioquic.asyncio.serve(
-        "127.0.0.1", 0, configuration=server, stream_handler=on_stream
-    )
-    port = quic_server._transport.get_extra_info("sockname")[1]
-    async with aioquic.asyncio.connect("127.0.0.1", port, configuration=client) as protocol:
-        reader, writer = await protocol.create_stream()
-
-        async def exchange(frame: bytes) -> bytes:
-            writer.write(encode_length(len(frame)) + frame)
-            return await _read_frame(reader)
-
-        async def bulk(mib: int) -> None:
-            frame = bytes(MIB)
-            for _ in range(mib):
-                writer.write(encode_length(len(frame)) + frame)
-            await exchange(b"done")
-
-        yield exchange, bulk
-    quic_server.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _read_frame(reader: asyncio.StreamReader) -> bytes:
-    size = int.from_bytes(await reader.readexactly(LENGTH_BYTES), "big")
-    return await reader.readexactly(size)

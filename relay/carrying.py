@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+from relay.calling import EarlyBytes
 from relay.resources import CircuitLimits, ForwarderLimits
 from relay.usage import DropReason, PeerUsage
 from transport.control_base import ControlStream
@@ -62,12 +63,15 @@ class Carrier:
         self._limits = limits
         self._bytes_per_s = rates.bytes_per_s_max
 
-    async def carry(self, caller: End, called: End) -> CircuitEnd:
-        """Until both directions are finished, or one breaks, or a limit is reached."""
+    async def carry(self, caller: End, called: End, early: EarlyBytes | None = None) -> CircuitEnd:
+        """Until both directions are finished, or one breaks, or a limit is reached.
+
+        `early`: what the caller has sent already.
+        """
         moved = _Moved()
         tasks = [
-            asyncio.create_task(self._carry_one_way(source, target, caller.usage, moved))
-            for source, target in ((caller, called), (called, caller))
+            asyncio.create_task(self._carry_one_way(source, target, caller.usage, moved, first))
+            for source, target, first in ((caller, called, early), (called, caller, None))
         ]
         end = CircuitEnd.BROKEN
         try:
@@ -100,21 +104,35 @@ class Carrier:
                 return CircuitEnd.IDLE
 
     async def _carry_one_way(
-        self, source: End, target: End, payer: PeerUsage, moved: _Moved
+        self,
+        source: End,
+        target: End,
+        payer: PeerUsage,
+        moved: _Moved,
+        early: EarlyBytes | None,
     ) -> None:
         left_bytes, buffer_bytes = self._limits.circuit_bytes_max, self._limits.circuit_buffer_bytes
-        while data := await source.stream.read(min(left_bytes, buffer_bytes) or 1):
+        data = b""
+        if early is not None:
+            left_bytes -= len(early.data)
+            self._count(source, target, moved, len(early.data))
+            data = early.unpaid
+        while data or (data := await source.stream.read(min(left_bytes, buffer_bytes) or 1)):
             size = len(data)
             if size > left_bytes:
                 raise _UsedUp(CircuitEnd.BYTES)
             left_bytes -= size
             await self._pay(payer, size)
             await target.stream.write(data)
-            source.usage.bytes_from += size
-            target.usage.bytes_to += size
-            self.bytes_carried += size
-            moved.size_bytes += size
+            self._count(source, target, moved, size)
+            data = b""
         await target.stream.finish()
+
+    def _count(self, source: End, target: End, moved: _Moved, size: int) -> None:
+        source.usage.bytes_from += size
+        target.usage.bytes_to += size
+        self.bytes_carried += size
+        moved.size_bytes += size
 
     async def _pay(self, payer: PeerUsage, size_bytes: int) -> None:
         """Wait until the payer's allowance has room: a stream is slowed where a datagram drops."""

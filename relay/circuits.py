@@ -14,6 +14,7 @@ from typing import NoReturn
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.relay_messages import RefusalCode
+from relay.calling import Calls, EarlyBytes
 from relay.carrying import Carrier, End
 from relay.errors import RequestRefused
 from relay.requests import RequestGate
@@ -21,7 +22,6 @@ from relay.reservations import CircuitCounts, Reservations, network_of
 from relay.resources import CircuitLimits
 from relay.usage import PeerUsage, UsageTable
 from transport.circuit_messages import (
-    STOP_PROTOCOL,
     CircuitLimit,
     HopMessage,
     HopType,
@@ -61,6 +61,7 @@ class CircuitService:
         self._carrier = carrier
         self._usage = usage
         self._addresses = addresses
+        self._calls = Calls(limits)
         self._watches: dict[ControlConnection, asyncio.Task[None]] = {}
 
     async def serve(self, stream: ControlStream) -> None:
@@ -99,7 +100,10 @@ class CircuitService:
         connection = self._connection_of(stream)
         if connection is None:
             _refuse_relayed()
+        before = self.reservations.find(stream.peer_id, time.monotonic())
         self.reservations.reserve(connection, time.monotonic())
+        if before is not None and before.connection is not connection:
+            self._calls.on_newer(connection)
         if connection not in self._watches:
             self._watches[connection] = asyncio.create_task(self._release_when_closed(connection))
         expires_at_s = int(time.time()) + self._limits.reservation_duration_s
@@ -153,14 +157,15 @@ class CircuitService:
         caller, called = stream.peer_id, message.peer
         claim = self.circuits.claim(caller, called, network_of(stream.remote))
         with claim, self._used(caller, called) as (ours, theirs):
-            other = await self._call(slot.connection, caller)
+            early = EarlyBytes(stream, ours, self._limits.circuit_bytes_max)
+            other = await self._call(slot.connection, caller, early)
             granted = HopMessage(HopType.STATUS, status=Status.OK, limit=self._limit)
             try:
                 await self._write(stream, granted)
             except TransportError:
                 await other.reset()
                 raise
-            await self._carrier.carry(End(stream, ours), End(other, theirs))
+            await self._carrier.carry(End(stream, ours), End(other, theirs), early)
 
     @contextlib.contextmanager
     def _used(self, *peers: PeerId) -> Iterator[list[PeerUsage]]:
@@ -174,18 +179,14 @@ class CircuitService:
             for usage in usages:
                 usage.circuits -= 1
 
-    async def _call(self, connection: ControlConnection, caller: PeerId) -> ControlStream:
+    async def _call(
+        self, connection: ControlConnection, caller: PeerId, early: EarlyBytes
+    ) -> ControlStream:
         """A stream on which the called peer has accepted. Raises RequestRefused."""
+        message = StopMessage(StopType.CONNECT, peer=caller, limit=self._limit)
+        early.start()
         try:
-            async with asyncio.timeout(self._limits.connect_timeout_s):
-                other = await connection.open_stream(
-                    STOP_PROTOCOL, timeout_s=self._limits.connect_timeout_s
-                )
-                try:
-                    await self._agree(other, caller)
-                except BaseException:
-                    await other.reset()
-                    raise
+            return await self._calls.call(connection, message, early)
         except (TransportError, RemoteProtocolError, TimeoutError) as error:
             log.debug("a called peer did not accept: %s", error)
             raise RequestRefused(
@@ -193,13 +194,8 @@ class CircuitService:
                 "A called peer did not accept the circuit.",
                 RefusalCode.CONNECTION_FAILED,
             ) from error
-        return other
-
-    async def _agree(self, other: ControlStream, caller: PeerId) -> None:
-        await write_message(other, StopMessage(StopType.CONNECT, peer=caller, limit=self._limit))
-        reply = await read_message(other, StopMessage, timeout_s=self._limits.connect_timeout_s)
-        if reply.type is not StopType.STATUS or reply.status != Status.OK:
-            raise RemoteProtocolError(f"The called peer answered with status {reply.status}.")
+        finally:
+            await early.stop()
 
     # --- answers
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from transport.address import CircuitAddress, TcpAddress
+from transport.circuit_answer import check_granted
 from transport.circuit_messages import (
     HOP_PROTOCOL,
     CircuitLimit,
@@ -21,12 +22,11 @@ from transport.circuit_messages import (
     StopMessage,
     StopType,
     read_message,
-    status_text,
     write_message,
 )
 from transport.control_base import ControlConnection, ControlStream, Reservation
 from transport.control_stream import LibP2pStream
-from transport.errors import IdentityMismatch, RelayRefused
+from transport.errors import IdentityMismatch
 
 if TYPE_CHECKING:
     from transport.control_link import Link
@@ -44,10 +44,15 @@ class CircuitHost(Protocol):
 
     async def connect(self, address: TcpAddress, *, timeout_s: float) -> ControlConnection: ...
 
-    async def join_circuit(
-        self, stream: LibP2pStream, relay: PeerId, expected: PeerId | None
+    async def accept_circuit(self, stream: LibP2pStream, relay: PeerId) -> "Link":
+        """Answer Noise and yamux over a circuit. Raises TransportError or RemoteProtocolError."""
+        ...
+
+    async def call_by_circuit(
+        self, stream: LibP2pStream, address: CircuitAddress, failure: str
     ) -> "Link":
-        """Noise and yamux over a circuit. Raises TransportError or RemoteProtocolError."""
+        """The same as the caller, with the relay's answer to CONNECT still to come; also raises
+        RelayRefused, whose text begins with `failure`."""
         ...
 
 
@@ -57,8 +62,9 @@ class CircuitClient:
     def __init__(self, peer_id: PeerId, host: CircuitHost) -> None:
         self._peer_id = peer_id
         self._host = host
-        self._slots: dict[PeerId, tuple[ControlConnection, float]] = {}
-        """By relay: the connection that holds the slot, and its monotonic end."""
+        self._slots: dict[PeerId, float] = {}
+        """By relay: the slot's monotonic end. By which of our connections it calls is its affair:
+        a call may overtake the answer that moves the slot to a newer one."""
 
     async def reserve(self, relay: TcpAddress, *, timeout_s: float) -> Reservation:
         """Raises RelayRefused, DialFailed, another TransportError, or RemoteProtocolError."""
@@ -66,13 +72,14 @@ class CircuitClient:
         stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
         try:
             await write_message(stream, HopMessage(HopType.RESERVE))
-            answer = await _read_status(stream, f"The relay {relay} gave no slot", timeout_s)
+            answer = await read_message(stream, HopMessage, timeout_s=timeout_s)
+            check_granted(answer, f"The relay {relay} gave no slot")
         finally:
             await stream.close()
         if answer.reservation is None:
             raise RemoteProtocolError(f"The relay {relay} granted a slot without saying how long.")
         expires_at_s = answer.reservation.expires_at_s
-        self._slots[relay.peer_id] = (connection, time.monotonic() + expires_at_s - time.time())
+        self._slots[relay.peer_id] = time.monotonic() + expires_at_s - time.time()
         limit = answer.limit or CircuitLimit()
         return Reservation(
             relay,
@@ -83,17 +90,20 @@ class CircuitClient:
         )
 
     async def dial(self, address: CircuitAddress, *, timeout_s: float) -> "Link":
-        """Raises as `reserve`, and IdentityMismatch."""
+        """One round trip to the peer: CONNECT and the first message of Noise leave together.
+
+        Raises as `reserve`, and IdentityMismatch.
+        """
         connection = await self._host.connect(address.relay, timeout_s=timeout_s)
         stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
         try:
             await write_message(stream, HopMessage(HopType.CONNECT, peer=address.peer_id))
-            await _read_status(stream, f"The relay {address.relay} gave no circuit", timeout_s)
         except BaseException:
             await stream.reset()
             raise
         assert isinstance(stream, LibP2pStream), "the host makes no others"
-        return await self._host.join_circuit(stream, address.relay.peer_id, address.peer_id)
+        failure = f"The relay {address.relay} gave no circuit"
+        return await self._host.call_by_circuit(stream, address, failure)
 
     async def accept(self, stream: ControlStream) -> None:
         """The handler of STOP_PROTOCOL: a relay says that somebody calls."""
@@ -103,15 +113,14 @@ class CircuitClient:
         if status is not Status.OK:
             return
         assert isinstance(stream, LibP2pStream), "the host makes no others"
-        link = await self._host.join_circuit(stream, stream.peer_id, None)
+        link = await self._host.accept_circuit(stream, stream.peer_id)
         if link.peer_id != message.peer:
             # The relay named another: harmless, since Noise decides, but a lie all the same.
             log.warning("the relay %s names wrong callers", stream.peer_id.short)
             raise IdentityMismatch("The relay named another caller than the one who called.")
 
     def holds_slot(self, relay: PeerId) -> bool:
-        connection, ends_at_s = self._slots.get(relay, (None, 0.0))
-        return connection is not None and not connection.is_closed and ends_at_s > time.monotonic()
+        return self._slots.get(relay, 0.0) > time.monotonic()
 
     def _why_refused(self, stream: ControlStream, message: StopMessage) -> Status:
         if message.type is not StopType.CONNECT:
@@ -121,13 +130,3 @@ class CircuitClient:
         if stream.is_relayed or not self.holds_slot(stream.peer_id):
             return Status.PERMISSION_DENIED
         return Status.OK
-
-
-async def _read_status(stream: ControlStream, failure: str, timeout_s: float) -> HopMessage:
-    """The relay's answer, if it is OK; raises RelayRefused or RemoteProtocolError."""
-    answer = await read_message(stream, HopMessage, timeout_s=timeout_s)
-    if answer.type is not HopType.STATUS or answer.status is None:
-        raise RemoteProtocolError("A relay answers with a status.")
-    if answer.status != Status.OK:
-        raise RelayRefused(f"{failure}: {status_text(answer.status)}.", answer.status)
-    return answer

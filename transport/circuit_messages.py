@@ -31,6 +31,7 @@ __all__ = [
     "StopMessage",
     "StopType",
     "read_message",
+    "split_message",
     "status_text",
     "write_message",
 ]
@@ -164,6 +165,25 @@ async def read_message(stream: ControlStream, message_class: type[M], *, timeout
     except TimeoutError:
         raise TimedOut(f"No circuit message came within {timeout_s:g} s.") from None
     return message_class.decode(body)
+
+
+def split_message(data: bytes) -> tuple[bytes, bytes] | None:
+    """The message at the front of `data`, and the rest; None while it is not whole.
+
+    Raises RemoteProtocolError for one that is too long.
+    """
+    size = 0
+    for index, byte in enumerate(data[:_LENGTH_BYTES_MAX]):
+        size |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            if size > CIRCUIT_MESSAGE_BYTES_MAX:
+                break
+            end = index + 1 + size
+            return (data[index + 1 : end], data[end:]) if len(data) >= end else None
+    else:
+        if len(data) < _LENGTH_BYTES_MAX:
+            return None
+    raise RemoteProtocolError(f"A circuit message has at most {CIRCUIT_MESSAGE_BYTES_MAX} bytes.")
 
 
 async def write_message(stream: ControlStream, message: HopMessage | StopMessage) -> None:

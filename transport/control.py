@@ -18,6 +18,7 @@ from protocol.errors import PieceworkError, RemoteProtocolError
 from protocol.identity import KeyPair, PeerId
 from transport.address import Address, AnyAddress, CircuitAddress, TcpAddress
 from transport.circuit import CircuitClient
+from transport.circuit_answer import CircuitAnswer
 from transport.circuit_messages import STOP_PROTOCOL
 from transport.control_base import ControlHandler, ControlHost, Reservation
 from transport.control_connection import LibP2pConnection, agree_as_responder
@@ -26,7 +27,14 @@ from transport.control_identify import serve_basics
 from transport.control_settings import ControlSettings
 from transport.control_stream import LibP2pStream
 from transport.control_thread import TrioThread
-from transport.errors import Attempt, DialFailed, PeerGone, RelayRefused, TimedOut
+from transport.errors import (
+    Attempt,
+    DialFailed,
+    PeerGone,
+    ProtocolNotSupported,
+    RelayRefused,
+    TimedOut,
+)
 from transport.interfaces import local_hosts
 
 if TYPE_CHECKING:
@@ -144,14 +152,21 @@ class LibP2pHost(ControlHost):
             connection.ended()
         self._connections.clear()
 
-    async def join_circuit(
-        self, stream: LibP2pStream, relay: PeerId, expected: PeerId | None
-    ) -> "Link":
+    async def accept_circuit(self, stream: LibP2pStream, relay: PeerId) -> "Link":
         """For `CircuitClient`: a connection on top of `stream`, which is no more a stream then."""
         remote = stream.remote
-        muxed, unread = stream.detach()
+        muxed, unread, _ = stream.detach()
+        return await self._thread.submit(self._core.accept_circuit, muxed, unread, remote, relay)
+
+    async def call_by_circuit(
+        self, stream: LibP2pStream, address: CircuitAddress, failure: str
+    ) -> "Link":
+        """For `CircuitClient`, as above."""
+        remote = stream.remote
+        muxed, unread, initiator = stream.detach()
+        answer = CircuitAnswer(initiator, failure)
         return await self._thread.submit(
-            self._core.join_circuit, muxed, unread, expected, remote, relay
+            self._core.call_by_circuit, muxed, unread, answer, remote, address
         )
 
     # --- dialling
@@ -233,6 +248,8 @@ class LibP2pHost(ControlHost):
         try:
             async with asyncio.timeout(self._settings.negotiation_timeout_s):
                 protocol = await agree_as_responder(stream, self._handlers.is_served)
+        except ProtocolNotSupported:
+            await stream.close()  # not reset: he must get to read the `na`
         except (PieceworkError, TimeoutError):
             await stream.reset()
         else:

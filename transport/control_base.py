@@ -35,7 +35,11 @@ class ControlStream(ABC):
 
     @abstractmethod
     async def read(self, bytes_max: int) -> bytes:
-        """Between 1 and `bytes_max` bytes; b"" at the end. Raises PeerGone or StreamReset."""
+        """Between 1 and `bytes_max` bytes; b"" at the end. Cancelled, it loses nothing.
+
+        Raises PeerGone or StreamReset; and ProtocolNotSupported, on a stream that we opened, if
+        the peer does not agree to its protocol.
+        """
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -79,7 +83,9 @@ class ControlConnection(ABC):
 
     @abstractmethod
     async def open_stream(self, protocol: str, *, timeout_s: float) -> ControlStream:
-        """Returns when the peer has agreed. Raises ProtocolNotSupported, PeerGone or TimedOut."""
+        """Returns when the protocol is proposed, without waiting for the peer: what is written
+        follows at once, and whether he agrees shows when the stream is read. Raises PeerGone, or
+        TimedOut where even the proposal could not be sent."""
 
     @abstractmethod
     async def wait_closed(self) -> None: ...

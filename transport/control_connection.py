@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from transport.control_base import ControlConnection
 from transport.control_settings import ControlSettings
-from transport.control_stream import LibP2pStream
+from transport.control_stream import LINE_READ_BYTES, LibP2pStream
 from transport.control_thread import TrioThread
-from transport.errors import PeerGone, TimedOut
+from transport.errors import PeerGone, ProtocolNotSupported, TimedOut
 from transport.multistream import Initiator, Responder
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from transport.control_link import Link
 
 __all__ = ["LibP2pConnection", "agree_as_responder"]
-
-_LINE_READ_BYTES: Final = 1024
-"""Protocol names come in a few hundred bytes; what is read beyond them is put back."""
 
 
 class LibP2pConnection(ControlConnection):
@@ -48,8 +45,9 @@ class LibP2pConnection(ControlConnection):
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
-    def stream(self, muxed: "YamuxStream") -> LibP2pStream:
-        return LibP2pStream(self._thread, muxed, self, self._settings)
+    def stream(self, muxed: "YamuxStream", initiator: Initiator | None = None) -> LibP2pStream:
+        """One that the peer opened, or with `initiator` one of ours."""
+        return LibP2pStream(self._thread, muxed, self, self._settings, initiator)
 
     async def open_stream(self, protocol: str, *, timeout_s: float) -> LibP2pStream:
         if self.is_closed:
@@ -57,14 +55,15 @@ class LibP2pConnection(ControlConnection):
         stream: LibP2pStream | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                stream = self.stream(await self._open_muxed())
-                await _agree_as_initiator(stream, protocol)
+                initiator = Initiator(protocol)
+                stream = self.stream(await self._open_muxed(), initiator)
+                await stream.write(initiator.opening)
         except BaseException as error:
             if stream is not None:
                 await stream.reset()
             if isinstance(error, TimeoutError):
                 raise TimedOut(
-                    f"The peer did not agree to '{protocol}' within {timeout_s:g} s."
+                    f"'{protocol}' could not be proposed to the peer within {timeout_s:g} s."
                 ) from None
             raise
         return stream
@@ -98,26 +97,23 @@ class LibP2pConnection(ControlConnection):
         self._closed.set()
 
 
-async def _agree_as_initiator(stream: LibP2pStream, protocol: str) -> None:
-    """Raises ProtocolNotSupported, RemoteProtocolError, PeerGone or StreamReset."""
-    initiator = Initiator(protocol)
-    await stream.write(initiator.opening)
-    while not initiator.is_agreed:
-        data = await stream.read(_LINE_READ_BYTES)
-        if not data:
-            raise RemoteProtocolError("The peer ended the stream instead of naming a protocol.")
-        stream.unread(initiator.feed(data))
-
-
 async def agree_as_responder(stream: LibP2pStream, is_served: Callable[[str], bool]) -> str:
-    """The protocol that the peer has chosen. Raises RemoteProtocolError, PeerGone, StreamReset."""
+    """The protocol that the peer has chosen.
+
+    Raises ProtocolNotSupported if he was told `na` and makes no other proposal, for what follows
+    is an optimistic initiator's data; RemoteProtocolError, PeerGone or StreamReset.
+    """
     responder = Responder(is_served)
     while responder.protocol is None:
-        data = await stream.read(_LINE_READ_BYTES)
-        if not data:
-            raise RemoteProtocolError("The peer ended the stream instead of naming a protocol.")
+        data = await stream.read(LINE_READ_BYTES)
         try:
+            if not data:
+                raise RemoteProtocolError("The peer ended the stream instead of naming a protocol.")
             stream.unread(responder.feed(data))
+        except RemoteProtocolError:
+            if responder.has_refused:
+                raise ProtocolNotSupported("The peer wants a protocol that we lack.") from None
+            raise
         finally:
             if answer := responder.take_answer():
                 await stream.write(answer)

@@ -9,7 +9,8 @@ import trio
 
 from protocol.errors import PieceworkError
 from protocol.identity import KeyPair, PeerId
-from transport.address import TcpAddress
+from transport.address import CircuitAddress, TcpAddress
+from transport.circuit_answer import CircuitAnswer
 from transport.control_library import YamuxStream
 from transport.control_link import Link, Upgrader
 from transport.control_pipe import CircuitSource, Pipe, TcpSource
@@ -77,21 +78,31 @@ class ControlCore:
             await self._upgrader.upgrade(pipe, expected=address.peer_id, remote=remote)
         )
 
-    async def join_circuit(
-        self,
-        stream: YamuxStream,
-        unread: bytes,
-        expected: PeerId | None,
-        remote: str,
-        relay: PeerId,
+    async def accept_circuit(
+        self, stream: YamuxStream, unread: bytes, remote: str, relay: PeerId
     ) -> Link:
-        """Make a link of a circuit, as the caller if somebody is `expected`, else as the called."""
+        """Make a link of a circuit on which we are called."""
         pipe = Pipe(CircuitSource(stream, unread), self._settings)
-        if expected is None and self._link_count >= self._settings.connections_max:
+        if self._link_count >= self._settings.connections_max:
             await pipe.close()
             raise PeerGone(f"There are {self._link_count} connections, which is the limit.")
         return self._keep(
-            await self._upgrader.upgrade(pipe, expected=expected, remote=remote, relay=relay)
+            await self._upgrader.upgrade(pipe, expected=None, remote=remote, relay=relay)
+        )
+
+    async def call_by_circuit(
+        self,
+        stream: YamuxStream,
+        unread: bytes,
+        answer: CircuitAnswer,
+        remote: str,
+        address: CircuitAddress,
+    ) -> Link:
+        """Make a link of a circuit for which the relay was asked; raises what it answers."""
+        pipe = Pipe(CircuitSource(stream, unread, answer), self._settings)
+        relay = address.relay.peer_id
+        return self._keep(
+            await self._upgrader.upgrade(pipe, expected=address.peer_id, remote=remote, relay=relay)
         )
 
     def _keep(self, link: Link) -> Link:

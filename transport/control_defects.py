@@ -42,8 +42,10 @@ from transport.control_library import (
     Yamux,
     YamuxStream,
 )
+from transport.control_proposal import why_not_agreed
 from transport.control_settings import INITIAL_WINDOW_BYTES, ControlSettings
 from transport.errors import PeerGone, StreamReset
+from transport.multistream import Initiator
 
 __all__ = [
     "BoundedYamux",
@@ -73,8 +75,12 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         pipe: Any,
         settings: ControlSettings,
         budget: ReceiveBudget,
+        *,
+        proposed: Initiator | None = None,
     ) -> None:
+        """`proposed`: yamux itself, if the peer's answer to that is still to come."""
         super().__init__(secured, peer_id, is_initiator=secured.is_initiator)
+        self._proposed = proposed
         self.settings = settings
         self.end_reason = "The connection closed."
         self._pipe = pipe
@@ -90,6 +96,18 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
             self.event_shutting_down.set()
             self._keep_remains()
             self._budget.release(self)
+
+    async def handle_incoming(self) -> None:
+        """The reading loop; before it, the peer's answer to what was proposed."""
+        reason, timeout_s = "", self.settings.handshake_timeout_s
+        if self._proposed is not None:
+            reason = await why_not_agreed(self.secured_conn, self._proposed, timeout_s)
+        if reason:
+            self.end_reason = reason
+            self.event_shutting_down.set()
+            await self._cleanup_on_error()
+        else:
+            await super().handle_incoming()
 
     @property
     def held_bytes(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from protocol.errors import LocalProtocolError
 from protocol.identity import PeerId
 from transport.control_base import ControlConnection, ControlStream
-from transport.errors import PeerGone, ProtocolNotSupported, StreamReset, TimedOut, TransportError
+from transport.errors import PeerGone, ProtocolNotSupported, StreamReset, TransportError
 
 if TYPE_CHECKING:
     from transport.control_testing import FakeControlHost
@@ -184,21 +184,24 @@ class FakeControlConnection(ControlConnection):
         return self._closed.is_set()
 
     async def open_stream(self, protocol: str, *, timeout_s: float) -> FakeControlStream:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.sleep(2 * self._delay_s)
-        except TimeoutError:
-            raise TimedOut(f"The peer did not agree to '{protocol}' in {timeout_s:g} s.") from None
         if self.is_closed:
             raise PeerGone("The connection is closed.")
-        if not self.peer.handlers.is_served(protocol):
-            raise ProtocolNotSupported(f"The peer does not speak '{protocol}'.")
         one, other = _Lane(self._delay_s), _Lane(self._delay_s)
         near, far = FakeControlStream(self, one, other), FakeControlStream(self.twin, other, one)
         self.streams.add(near)
         self.twin.streams.add(far)
-        self.peer.handlers.spawn(self.peer.handlers.serve(far, protocol))
+        self.peer.handlers.spawn(self._answer(protocol, near, far))
         return near
+
+    async def _answer(self, protocol: str, near: FakeControlStream, far: FakeControlStream) -> None:
+        """The peer's side, half a round trip later; his refusal takes the other half."""
+        await asyncio.sleep(self._delay_s)
+        if self.peer.handlers.is_served(protocol):
+            await self.peer.handlers.serve(far, protocol)
+            return
+        await asyncio.sleep(self._delay_s)
+        near.fail(ProtocolNotSupported(f"The peer does not speak '{protocol}'."))
+        await far.reset()
 
     async def wait_closed(self) -> None:
         await self._closed.wait()

@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from protocol.errors import RemoteProtocolError
+from protocol.errors import PieceworkError, RemoteProtocolError
 from protocol.identity import KeyPair, PeerId
 from transport.control_budget import ReceiveBudget
 from transport.control_defects import BoundedYamux, reset_muxed
@@ -24,8 +24,10 @@ from transport.control_library import (
     x25519_key_pair,
 )
 from transport.control_pipe import Pipe
+from transport.control_proposal import ProposedConnection
 from transport.control_settings import ControlSettings
 from transport.errors import IdentityMismatch, TimedOut
+from transport.multistream import Initiator
 
 __all__ = ["Link", "Upgrader"]
 
@@ -88,14 +90,20 @@ class Link:
 
 
 class Upgrader:
-    """Makes Links of pipes: Noise, then yamux, and nothing else (D12)."""
+    """Makes Links of pipes: Noise, then yamux, and nothing else (D12).
+
+    Who dials waits for one round trip, Noise's own: both protocols are proposed together with the
+    first bytes that they bring. That the peer refuses the muxer shows as the end of the link.
+    """
 
     def __init__(self, key: KeyPair, settings: ControlSettings) -> None:
         self._settings = settings
         self._budget = ReceiveBudget(settings)
-        noise = Noise(ed25519_key_pair(key.seed), x25519_key_pair().private_key)
+        self._noise = Noise(ed25519_key_pair(key.seed), x25519_key_pair().private_key)
         self._library = TransportUpgrader(
-            {NOISE_PROTOCOL: noise}, {YAMUX_PROTOCOL: Yamux}, int(settings.handshake_timeout_s)
+            {NOISE_PROTOCOL: self._noise},
+            {YAMUX_PROTOCOL: Yamux},
+            int(settings.handshake_timeout_s),
         )
 
     async def upgrade(
@@ -111,9 +119,10 @@ class Upgrader:
         Raises IdentityMismatch, RemoteProtocolError or TimedOut; the pipe is then closed.
         """
         timeout_s = self._settings.handshake_timeout_s
+        muxer = None if expected is None else Initiator(YAMUX_PROTOCOL)
         try:
             with trio.fail_after(timeout_s):
-                secured, peer_id = await self._shake_hands(pipe, expected)
+                secured, peer_id = await self._shake_hands(pipe, expected, muxer)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await pipe.close()
@@ -122,18 +131,34 @@ class Upgrader:
             raise
         pipe.allow_all()
         name = ID(peer_id.multihash)
-        muxed = BoundedYamux(secured, name, pipe, self._settings, self._budget)
+        muxed = BoundedYamux(secured, name, pipe, self._settings, self._budget, proposed=muxer)
         return Link(muxed, pipe, peer_id, remote, relay)
 
-    async def _shake_hands(self, pipe: Pipe, expected: PeerId | None) -> tuple[Any, PeerId]:
-        is_initiator = expected is not None
-        name = ID(expected.multihash) if expected is not None else None
-        raw = RawConnection(pipe, initiator=is_initiator)
+    async def _shake_hands(
+        self, pipe: Pipe, expected: PeerId | None, muxer: Initiator | None
+    ) -> tuple[Any, PeerId]:
         try:
-            secured = await self._library.upgrade_security(raw, is_initiator, name)
-            await self._library.muxer_multistream.select_transport(secured)
+            if expected is None or muxer is None:
+                secured = await self._answer(pipe)
+            else:
+                secured = await self._propose(pipe, expected, muxer)
+        except PeerIDMismatchesPubkey as error:
+            raise IdentityMismatch("The peer proves another PeerId.") from error
+        except PieceworkError:
+            raise
         except Exception as error:  # the library lets through whatever its codecs raise
-            if isinstance(error.__cause__, PeerIDMismatchesPubkey):
-                raise IdentityMismatch("The peer proves another PeerId.") from error
             raise RemoteProtocolError(f"The handshake failed: {error}.") from error
         return secured, PeerId.from_multihash(secured.get_remote_peer().to_bytes())
+
+    async def _answer(self, pipe: Pipe) -> Any:
+        secured = await self._library.upgrade_security(RawConnection(pipe, initiator=False), False)
+        await self._library.muxer_multistream.select_transport(secured)
+        return secured
+
+    async def _propose(self, pipe: Pipe, expected: PeerId, muxer: Initiator) -> Any:
+        """Noise's second message proves the peer; its third leaves with the muxer's proposal."""
+        proposed = ProposedConnection(pipe, Initiator(NOISE_PROTOCOL))
+        raw = RawConnection(proposed, initiator=True)
+        secured = await self._noise.secure_outbound(raw, ID(expected.multihash))
+        await secured.write(muxer.opening)
+        return secured

@@ -12,9 +12,16 @@ __all__ = ["read_message", "write_message"]
 _LENGTH_BYTES: Final = 4
 
 
-async def write_message(stream: ControlStream, message: bytes) -> None:
-    """Raises PeerGone or StreamReset."""
-    await stream.write(len(message).to_bytes(_LENGTH_BYTES, "big") + message)
+async def write_message(
+    stream: ControlStream, message: bytes, *, timeout_s: float | None = None
+) -> None:
+    """Raises PeerGone, StreamReset, or TimedOut when the peer does not take it in time (without a
+    timeout the caller bounds the wait)."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await stream.write(len(message).to_bytes(_LENGTH_BYTES, "big") + message)
+    except TimeoutError:
+        raise TimedOut(f"The peer took no message within {timeout_s:g} s.") from None
 
 
 async def read_message(

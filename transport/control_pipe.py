@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import trio
 
+from transport.circuit_answer import CircuitAnswer
 from transport.control_defects import finish_muxed, read_muxed, reset_muxed, write_muxed
 from transport.control_library import ConnectionClosedError, ReadWriteCloser, YamuxStream
 from transport.control_settings import ControlSettings
@@ -55,11 +56,22 @@ class TcpSource:
 class CircuitSource:
     """A stream to a relay, on which the relay has joined us to another peer."""
 
-    def __init__(self, stream: YamuxStream, unread: bytes) -> None:
+    def __init__(
+        self, stream: YamuxStream, unread: bytes, answer: CircuitAnswer | None = None
+    ) -> None:
+        """`answer`: the relay's to our CONNECT, which is the first thing to be received."""
         self._stream = stream
         self._unread = unread
+        self._answer = answer
 
     async def receive(self, bytes_max: int) -> bytes:
+        """Also raises what `CircuitAnswer` does, as long as it is not over."""
+        while self._answer is not None and not self._answer.is_over:
+            data = await self._receive(bytes_max)
+            self._unread = self._answer.feed(data) + self._unread
+        return await self._receive(bytes_max)
+
+    async def _receive(self, bytes_max: int) -> bytes:
         if self._unread:
             data, self._unread = self._unread[:bytes_max], self._unread[bytes_max:]
             return data

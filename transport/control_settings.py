@@ -60,8 +60,10 @@ class ControlSettings:
     keepalive_s: float = 5.0
     """A ping after so long without a byte: holds NAT mappings, finds the dead."""
 
-    idle_timeout_s: float = 20.0
-    """Nothing heard for so long means that the peer is gone; as on the data socket."""
+    idle_timeout_s: float = 12.0
+    """Nothing heard for so long means that the peer is gone: two pings and more went unanswered, by
+    seconds more than a home line's queue delays. Sooner than on the data socket, for who is called
+    by a dead connection cannot be reached at all; a new one costs two round trips."""
 
     linger_s: float = 10.0
     """How long what a peer still sends on a stream that we have closed is thrown away, before

@@ -5,19 +5,23 @@ window then keeps the peer from sending.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import PeerId
 from transport.control_base import ControlStream
 from transport.control_settings import ControlSettings
 from transport.control_thread import TrioThread
-from transport.errors import PeerGone, TransportError
+from transport.errors import PeerGone, ProtocolNotSupported, TransportError
+from transport.multistream import Initiator
 
 if TYPE_CHECKING:
     from transport.control_library import YamuxStream
 
-__all__ = ["LibP2pStream", "StreamOwner"]
+__all__ = ["LINE_READ_BYTES", "LibP2pStream", "StreamOwner"]
+
+LINE_READ_BYTES: Final = 1024
+"""Protocol names come in a few hundred bytes; what is read beyond them is kept for the reader."""
 
 
 class StreamOwner(Protocol):
@@ -40,7 +44,11 @@ class LibP2pStream(ControlStream):
         muxed: "YamuxStream",
         owner: StreamOwner,
         settings: ControlSettings,
+        initiator: Initiator | None = None,
     ) -> None:
+        """`initiator` if we opened it: its opening is the first thing to be written."""
+        self._initiator = initiator
+        """Until the peer has agreed."""
         self._thread = thread
         self._muxed = muxed
         self._owner = owner
@@ -79,7 +87,8 @@ class LibP2pStream(ControlStream):
             if self._is_ended:
                 return b""
             if self._reading is None:
-                size = min(bytes_max, self._settings.read_bytes_max)
+                wanted = bytes_max if self._initiator is None else LINE_READ_BYTES
+                size = min(wanted, self._settings.read_bytes_max)
                 self._reading = self._thread.submit(read_muxed, self._muxed, size)
                 self._reading.add_done_callback(self._on_read)
             await asyncio.wait((self._reading,))
@@ -134,12 +143,13 @@ class LibP2pStream(ControlStream):
         self._stop()
         await self._quietly(self._thread.submit(reset_muxed, self._muxed))
 
-    def detach(self) -> tuple["YamuxStream", bytes]:
-        """The muxer's own stream, for its thread, and what was read of it but not used."""
+    def detach(self) -> tuple["YamuxStream", bytes, Initiator | None]:
+        """The muxer's own stream, for its thread, and what was read of it but not used; and whose
+        agreement is the first thing to be read, if the peer has not agreed yet."""
         assert self._reading is None, "nobody may be reading"
         assert self._writing is None, "nobody may be writing"
         self._is_closed = True
-        return self._muxed, self._unread
+        return self._muxed, self._unread, self._initiator
 
     def _stop(self) -> None:
         self._is_closed = True
@@ -152,11 +162,28 @@ class LibP2pStream(ControlStream):
         if self._is_closed or reading.cancelled():
             return
         error = reading.exception()
-        if error is None:
+        if error is not None:
+            self._end = _ours(error)
+        elif self._initiator is not None:
+            self._on_answer(self._initiator, reading.result())
+        else:
             self._unread += reading.result()
             self._is_ended = not reading.result()
+
+    def _on_answer(self, initiator: Initiator, data: bytes) -> None:
+        """What the peer says to the protocol that was proposed, and what follows."""
+        from transport.control_defects import reset_muxed
+
+        try:
+            if not data:
+                raise RemoteProtocolError("The peer ended the stream instead of naming a protocol.")
+            self._unread += initiator.feed(data)
+        except (ProtocolNotSupported, RemoteProtocolError) as error:
+            self._end = ProtocolNotSupported(error.message)
+            self._thread.submit(reset_muxed, self._muxed)
         else:
-            self._end = _ours(error)
+            if initiator.is_agreed:
+                self._initiator = None
 
     def _on_written(self, _writing: asyncio.Future[None]) -> None:
         self._writing = None

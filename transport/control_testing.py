@@ -178,7 +178,11 @@ class FakeControlHost(ControlHost):
 
     async def reserve(self, relay: TcpAddress, *, timeout_s: float) -> Reservation:
         connection = await self.connect(relay, timeout_s=timeout_s)
-        await asyncio.sleep(2 * self._control.delay_s)
+        wait_s = min(timeout_s, 2 * self._control.delay_s)
+        await asyncio.sleep(wait_s)
+        if wait_s < 2 * self._control.delay_s:
+            attempt = Attempt(str(relay), "no answer in time", wait_s)
+            raise DialFailed(str(relay.peer_id), (attempt,))
         granter = self._control.hosts[relay.peer_id]
         refusal = granter.slot_refusal
         if self.peer_id not in granter.slots and len(granter.slots) >= granter._slots_max:

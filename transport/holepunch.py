@@ -80,12 +80,15 @@ class Punch:
         self._won_at = math.inf
         has_loopback = any(c.is_loopback for c in own)
         usable = [c for c in peer[:CANDIDATES_MAX] if has_loopback or not c.is_loopback]
-        self._lan = [(c.host, c.port) for c in usable if c.kind is CandidateKind.LAN]
+        # Each address once: sixteen times the same would be sixteen times the probes for it.
+        lan = [(c.host, c.port) for c in usable if c.kind is CandidateKind.LAN]
         outside = [c for c in usable if c.kind is not CandidateKind.LAN]
-        self._outside = [(c.host, c.port) for c in outside]
+        self._lan = list(dict.fromkeys(lan))
+        self._outside = list(dict.fromkeys((c.host, c.port) for c in outside))
         own_hosts = {c.host for c in own if c.kind is CandidateKind.OBSERVED}
         self._is_same_site = any(c.host in own_hosts for c in outside)
-        self._observed = [(c.host, c.port) for c in outside if c.kind is CandidateKind.OBSERVED]
+        observed = [(c.host, c.port) for c in outside if c.kind is CandidateKind.OBSERVED]
+        self._observed = list(dict.fromkeys(observed))
         self._predicted: Iterator[Target] = iter(())
         if not self._lan and not self._outside:
             self._fail("the peer named no address that could be tried")

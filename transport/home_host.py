@@ -13,18 +13,20 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, PieceworkError
 from protocol.identity import KeyPair, PeerId
 from transport.address import Address, AnyAddress, CircuitAddress, TcpAddress
 from transport.base import Host, PathKind, StreamHandler
 from transport.control_base import ControlHost
+from transport.control_plane import ControlFactory, ControlPlane
 from transport.endpoint import EndpointStatistics
 from transport.errors import Attempt, DialFailed
 from transport.home_connection import HomeConnection
 from transport.interfaces import path_kind_of
 from transport.lan_tcp import FastLan
+from transport.network_status import network_status
 from transport.port_mapping import PortMapper
 from transport.probing import Probing
 from transport.quic import QuicHost
@@ -32,10 +34,8 @@ from transport.quic_connection import QuicConnection
 from transport.quic_seams import CloseCode
 from transport.race import first_of
 from transport.reach_link import ReachLink
-from transport.reacher import Reacher
 from transport.reflector_client import ReflectorClient
 from transport.relay_attachment import RelayStatus
-from transport.relays import Relays
 from transport.settings import QuicSettings
 from transport.udp_socket import has_ipv6
 from transport.whereabouts import Whereabouts
@@ -46,14 +46,15 @@ EVERYWHERE: Final = "::"
 """Every address of this machine, of IPv6 and IPv4."""
 
 ADDRESSES_MAX: Final = 16
-"""Of a record; circuits come first among those that are cut off last."""
+"""Of a record; addresses of interfaces are cut off first."""
 
 DIRECT_HEAD_START_S: Final = 0.05
-"""A LAN or public address answers before the first step of signalling is over."""
+"""A LAN address answers before the first step of signalling is over."""
+
+DIAL_GRACE_S: Final = 1.0
+"""A dial ends by itself shortly after its timeout, with reasons that are worth the wait."""
 
 log = logging.getLogger(__name__)
-
-ControlFactory = Callable[[KeyPair], Awaitable[ControlHost]]
 
 
 class HomeHost(Host):
@@ -70,19 +71,13 @@ class HomeHost(Host):
         maps_port: bool,
     ) -> None:
         self.quic = quic
-        self._key = key
-        self._own_relays = tuple(relays)
-        self._make_control = make_control
-        self._probing = Probing(quic.endpoint)
+        probing = Probing(quic.endpoint)
         self._mapper = PortMapper(quic.port, self._on_change) if maps_port else None
         self.whereabouts = Whereabouts(
-            ReflectorClient(self._probing), listen_host, quic.port, self._mapper, self._on_change
+            ReflectorClient(probing), listen_host, quic.port, self._mapper, self._on_change
         )
         self._fast_lan: FastLan | None = None
-        self._control: ControlHost | None = None
-        self._relays: Relays | None = None
-        self._reacher: Reacher | None = None
-        self._control_lock = asyncio.Lock()
+        self._control = ControlPlane(key, relays, make_control, probing, self._on_change)
         self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
         self._is_closed = False
 
@@ -113,7 +108,7 @@ class HomeHost(Host):
             if fast_lan:
                 host._fast_lan = await FastLan.start(quic, listen_host)
             if relays:
-                await host._control_plane()
+                await host._control.start(host.whereabouts)
         except BaseException:
             await host.close()
             raise
@@ -129,18 +124,18 @@ class HomeHost(Host):
     def addresses(self) -> tuple[AnyAddress, ...]:
         """LAN first, then what is reachable from outside without punching, then by relays."""
         outside = [Address(host, port, self.peer_id) for host, port in self.whereabouts.outside()]
-        circuits = () if self._relays is None else self._relays.addresses
-        near = dict.fromkeys((*self.quic.addresses, *outside))
-        return (*tuple(near)[: ADDRESSES_MAX - len(circuits)], *circuits)
+        circuits = self._control.addresses
+        near_max = ADDRESSES_MAX - len(outside) - len(circuits)
+        return tuple(dict.fromkeys((*self.quic.addresses[:near_max], *outside, *circuits)))
 
     @property
     def relay_statuses(self) -> tuple[RelayStatus, ...]:
-        return () if self._relays is None else self._relays.statuses
+        return self._control.relay_statuses
 
     @property
     def links(self) -> tuple[ReachLink, ...]:
         """Managed ways to peers, with what became of each path; for status pages."""
-        return () if self._reacher is None else self._reacher.links
+        return self._control.links
 
     def set_handler(self, protocol: str, handler: StreamHandler | None) -> None:
         self.quic.set_handler(protocol, handler)
@@ -151,13 +146,23 @@ class HomeHost(Host):
     def statistics(self) -> EndpointStatistics:
         return self.quic.statistics()
 
+    def network_status(self) -> dict[str, Any]:
+        """Relays, NAT, connections and what became of their paths (see `network_status`)."""
+        return network_status(
+            addresses=self.addresses,
+            relays=self.relay_statuses,
+            whereabouts=self.whereabouts,
+            connections=self.connections(),
+            links=self.links,
+            verdicts=() if self._fast_lan is None else self._fast_lan.verdicts(),
+        )
+
     async def wait_settled(self, timeout_s: float) -> None:
-        """Until every relay has been tried once and our address was asked for."""
-        if self._relays is not None:
-            await self._relays.wait_settled(timeout_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self.whereabouts.measure()
+        """Until every relay has been tried once and our address was asked for; not for longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._control.wait_settled(timeout_s)
+                await self.whereabouts.measure()
 
     async def connect(
         self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
@@ -174,10 +179,10 @@ class HomeHost(Host):
             self._dials[peer_id] = task
             task.add_done_callback(partial(self._on_dialled, peer_id))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s + DIAL_GRACE_S):
                 return HomeConnection(await asyncio.shield(task), self._fast_lan)
         except TimeoutError:
-            reason = "no answer in time"
+            reason = "another dial of the same peer is still under way"
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise  # it was our caller who was cancelled, not the dial
@@ -192,31 +197,26 @@ class HomeHost(Host):
     def network_changed(self) -> None:
         """This machine's addresses changed: measure, check paths and relays again."""
         self.whereabouts.network_changed()
-        if self._relays is not None:
-            self._relays.check()
-        if self._reacher is not None:
-            self._reacher.network_changed()
+        self._control.network_changed()
 
     async def close(self) -> None:
         """Tell every peer, give back relays and mapped ports, close the sockets."""
         if self._is_closed:
             return
         self._is_closed = True
-        for task in tuple(self._dials.values()):
-            task.cancel()
-        if self._fast_lan is not None:
-            await self._fast_lan.close()
-        self.quic.say_goodbye()
-        if self._reacher is not None:
-            await self._reacher.close()
-        if self._relays is not None:
-            await self._relays.close()
-        if self._control is not None:
-            await self._control.close()
-        await self.whereabouts.close()
-        if self._mapper is not None:
-            await self._mapper.close()
-        await self.quic.close()
+        async with contextlib.AsyncExitStack() as stack:  # each even where another fails
+            stack.push_async_callback(self.quic.close)
+            if self._mapper is not None:
+                stack.push_async_callback(self._mapper.close)
+            stack.push_async_callback(self.whereabouts.close)
+            stack.push_async_callback(self._control.close)
+            stack.callback(self.quic.say_goodbye)
+            if self._fast_lan is not None:
+                stack.push_async_callback(self._fast_lan.close)
+            dials = tuple(self._dials.values())
+            for dial in dials:
+                dial.cancel()
+            await asyncio.gather(*dials, return_exceptions=True)
 
     # Dialling
 
@@ -229,19 +229,20 @@ class HomeHost(Host):
             return await self.quic.connect(peer_id, direct, timeout_s=timeout_s)
         ways: list[tuple[float, Callable[[], Awaitable[QuicConnection]]]] = []
         if direct:
-            ways.append((0.0, partial(self.quic.connect, peer_id, direct, timeout_s=timeout_s)))
-        delay_s = DIRECT_HEAD_START_S if self._may_answer(direct) else 0.0
+            ways.append((0.0, partial(self.quic.dial, peer_id, direct, timeout_s=timeout_s)))
+        is_near = any(path_kind_of(a.host) is PathKind.LAN for a in direct)
+        delay_s = DIRECT_HEAD_START_S if is_near else 0.0
         ways.append((delay_s, partial(self._reach, peer_id, circuits, timeout_s)))
         return await first_of(str(peer_id), ways, _discard)
-
-    def _may_answer(self, direct: Sequence[Address]) -> bool:
-        """Whether an address is likely to answer at once: one of a LAN, or two and more."""
-        return any(path_kind_of(a.host) is PathKind.LAN for a in direct)
 
     async def _reach(
         self, peer_id: PeerId, circuits: Sequence[CircuitAddress], timeout_s: float
     ) -> QuicConnection:
-        reacher = await self._control_plane()
+        try:
+            reacher = await self._control.start(self.whereabouts)
+        except (PieceworkError, OSError) as error:
+            attempt = Attempt("control plane", f"it did not start: {error}", 0.0)
+            raise DialFailed(str(peer_id), (attempt,)) from error
         return await reacher.reach(peer_id, circuits, timeout_s)
 
     def _on_dialled(self, peer_id: PeerId, task: asyncio.Task[QuicConnection]) -> None:
@@ -249,22 +250,12 @@ class HomeHost(Host):
         if not task.cancelled():
             task.exception()  # seen here, in case nobody waits any more
 
-    async def _control_plane(self) -> Reacher:
-        """Started once, by whoever needs it first."""
-        async with self._control_lock:
-            if self._reacher is None:
-                control = self._control = await self._make_control(self._key)
-                relays = self._relays = Relays(control, self._own_relays, self._on_change)
-                self._reacher = Reacher(control, relays, self._probing, self.whereabouts)
-                relays.start()
-            return self._reacher
-
     def _on_change(self) -> None:
         """Relays or outside addresses came or went: ask the reflectors of those we have."""
-        if self._relays is None or self._is_closed:
+        if self._is_closed:
             return
         to_socket_address = self.quic.endpoint.udp.to_socket_address
-        found = (to_socket_address(host, port) for host, port in self._relays.udp)
+        found = (to_socket_address(host, port) for host, port in self._control.udp)
         self.whereabouts.use([address for address in found if address is not None])
 
 

@@ -56,7 +56,6 @@ class PathManager:
         self._actions: list[Action] = []
         self._current: PathState | None = None
         self._in_tunnel = False
-        """Whether the path in use, or last in use, was a tunnel."""
         self._used_at = 0.0
         self._silence = SilenceWatch()
         self.found_kind = PathKind.PUNCHED
@@ -91,7 +90,7 @@ class PathManager:
             self._current = None
             self._silence.on_demand(at)
             self._doubt(at)
-            if not any(state.status is PathStatus.LIVE for state in self._paths):
+            if not self._paths.has_live():
                 self._ask("the only path is gone", at)
 
     def make_probe(self, path: PathAddress, now: float, size: int = PROBE_BYTES_MIN) -> bytes:
@@ -235,7 +234,7 @@ class PathManager:
         if owed_s >= SILENCE_S or current.status is PathStatus.SILENT:
             self._silence.on_demand(at)
             self._doubt(at)
-            if not any(s.status is PathStatus.LIVE for s in self._paths if s is not current):
+            if not self._paths.has_live(beside=current):
                 # Signalling takes longer than any path: begin while there is still hope.
                 self._ask("the only path is doubtful", at)
             if owed_s >= MOVE_AFTER_S or current.status is PathStatus.SILENT:
@@ -275,8 +274,8 @@ class PathManager:
             self._signal.start(at)
 
     def _judge_death(self, at: float) -> None:
-        has_paths = any(self._paths)
-        if reason := self._silence.death(at, has_paths=has_paths, in_tunnel=self._in_tunnel):
+        in_tunnel = self._in_tunnel
+        if reason := self._silence.death(at, has_paths=any(self._paths), in_tunnel=in_tunnel):
             self.is_dead = True
             self._actions.append(PeerDead(reason))
 

@@ -45,6 +45,10 @@ class PathSet:
         state = self._states[path] = PathState(path, kind, now, reflexive=reflexive)
         return state
 
+    def has_live(self, *, beside: PathState | None = None) -> bool:
+        """Whether a path answers, other than that one."""
+        return any(state.status is PathStatus.LIVE for state in self if state is not beside)
+
     def remove(self, state: PathState, report: PathReport) -> None:
         self._states.pop(state.path, None)
         self.record(report)

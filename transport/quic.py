@@ -127,6 +127,12 @@ class QuicHost(Host):
             reason = "this host was closed"
         raise DialFailed(str(peer_id), (Attempt("-", reason, timeout_s),))
 
+    async def dial(
+        self, peer_id: PeerId, addresses: Sequence[AnyAddress], *, timeout_s: float
+    ) -> QuicConnection:
+        """A new connection, shared with nobody: cancelled, it is called off. Raises DialFailed."""
+        return await dial(self.endpoint, peer_id, _own_kind(addresses), self._settings, timeout_s)
+
     async def connect_at(self, host: str, port: int, *, timeout_s: float) -> QuicConnection:
         """A new connection to whoever answers at that UDP address; its `peer_id` says who.
 

@@ -1,21 +1,17 @@
 """aioquic 1.7.2 with the doors we need: every use of its private fields is in this file and in
-`quic_private_recovery`.
+`quic_private_arrived` and `quic_private_recovery`.
 
 aioquic is pinned exactly; tests/transport/test_quic_private.py shows that each field behaves as
 believed here, so an upgrade that moves one is noticed. No I/O, no clock.
 """
 
+import logging
 from collections.abc import Sequence
 from math import inf
 from typing import Final
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import (
-    Limit,
-    NetworkAddress,
-    QuicConnection,
-    QuicConnectionState,
-)
+from aioquic.quic.connection import Limit, NetworkAddress, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
@@ -26,6 +22,7 @@ from cryptography.x509 import Certificate
 
 from transport.congestion_plugin import HomeCongestionControl
 from transport.pacing import Pacer
+from transport.quic_private_arrived import BoundedReceipt
 from transport.quic_private_recovery import Recovery
 from transport.settings import (
     ACK_DELAY_S,
@@ -47,8 +44,12 @@ _BANDWIDTH_MAX: Final = 1.25e9
 _RTT_MAX_S: Final = 10.0
 """What a seed may say: beyond these a remembered estimate has gone wrong."""
 
+# aioquic warns of what strangers do, a line a packet: for those who ask, not for every disk.
+_aioquic_log = logging.getLogger("quic")
+_aioquic_log.setLevel(_aioquic_log.level or logging.ERROR)
 
-class QuicCore(QuicConnection):
+
+class QuicCore(BoundedReceipt):
     """One sans-IO QUIC connection: mutual TLS, and flow control that waits for the reader.
 
     Stock aioquic doubles each receive window when half of it has *arrived*, so a peer could fill

@@ -1,6 +1,6 @@
 """CONNECT and SYNC on a control stream (protocol/reach.py)."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from protocol.errors import RemoteProtocolError
 from protocol.reach import REACH_BYTES_MAX, Connect, Sync, decode_reach, encode_reach
@@ -9,14 +9,17 @@ from transport.control_messages import read_message, write_message
 
 __all__ = ["REACH_PROTOCOL", "expect", "receive", "send"]
 
-REACH_PROTOCOL = "/piecework/reach/1"
+REACH_PROTOCOL: Final = "/piecework/reach/1"
+
+SEND_TIMEOUT_S: Final = 4.0
+"""A message fits into any window that is not full of what the peer does not read."""
 
 M = TypeVar("M", Connect, Sync)
 
 
 async def send(stream: ControlStream, message: Connect | Sync) -> None:
-    """Raises PeerGone or StreamReset."""
-    await write_message(stream, encode_reach(message))
+    """Raises PeerGone, StreamReset or TimedOut."""
+    await write_message(stream, encode_reach(message), timeout_s=SEND_TIMEOUT_S)
 
 
 async def receive(stream: ControlStream, *, timeout_s: float | None = None) -> Connect | Sync:

@@ -5,6 +5,7 @@ of the TCP connection, and it notices a connection that died without a word (a r
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 from protocol.errors import PieceworkError
-from protocol.relay_messages import FORWARD_BYTES_MAX, WHERE_PROTOCOL, Where, decode_answer
+from protocol.relay_messages import FORWARD_BYTES_MAX, WHERE_PROTOCOL, Refused, Where, decode_answer
 from transport.address import CircuitAddress, TcpAddress
 from transport.control_base import ControlHost
 from transport.control_messages import read_message
@@ -29,6 +30,9 @@ RENEW_S: Final = 45.0
 
 CHECK_TIMEOUT_S: Final = 0.8
 """When a path has just died: a relay that does not answer by then is dialled anew."""
+
+CHECK_GAP_S: Final = 1.0
+"""A renewal that came through so lately is answer enough, whoever asks."""
 
 BACKOFF_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Between attempts: a rebooting router is back within seconds, a dead relay is not hammered."""
@@ -68,9 +72,9 @@ class RelayAttachment:
         """Its forwarder's and reflector's addresses; empty while unknown, or if it has none."""
         self._control = control
         self._on_change = on_change
-        self._state, self._reason, self._renew_s = RelayState.CONNECTING, "", 0.0
+        self._state, self._reason = RelayState.CONNECTING, ""
+        self._renew_s, self._renewed_at = 0.0, 0.0
         self._poke = asyncio.Event()
-        self._is_in_doubt = False
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -80,10 +84,12 @@ class RelayAttachment:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep())
+        self._task.add_done_callback(self._on_end)
 
     def check(self) -> None:
         """Something went silent: test the connection now, and take a new one if it is dead."""
-        self._is_in_doubt = True
+        if self._state is RelayState.RESERVED and monotonic() - self._renewed_at < CHECK_GAP_S:
+            return
         self._poke.set()
 
     async def wait_settled(self) -> None:
@@ -98,51 +104,70 @@ class RelayAttachment:
     async def _keep(self) -> None:
         failures = 0
         while True:
-            is_reserved = await self._reserve()
+            # Only a connection that is there is tested in a hurry; a new one takes its time.
+            is_in_doubt = self._poke.is_set() and self.address is not None
+            self._poke.clear()
+            is_reserved = await self._reserve(CHECK_TIMEOUT_S if is_in_doubt else RESERVE_TIMEOUT_S)
             self._settled.set()
             failures = 0 if is_reserved else failures + 1
             pause_s = RENEW_S if is_reserved else BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
-            self._poke.clear()
-            try:
-                await asyncio.wait_for(self._poke.wait(), pause_s)
-            except TimeoutError:
-                continue
-            # Whoever asked for a check is waiting: begin again with short pauses.
-            failures = 0
+            if not is_reserved:
+                await asyncio.sleep(BACKOFF_S[0])  # however often somebody asks for a check
+                pause_s -= BACKOFF_S[0]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._poke.wait()
+                    # Whoever asked for a check is waiting: begin again with short pauses.
+                    failures = 0
 
-    async def _reserve(self) -> bool:
-        timeout_s = CHECK_TIMEOUT_S if self._is_in_doubt else RESERVE_TIMEOUT_S
+    async def _reserve(self, timeout_s: float) -> bool:
         began = monotonic()
         try:
             reservation = await self._control.reserve(self.relay, timeout_s=timeout_s)
-        except PieceworkError as error:
-            is_refused = isinstance(error, RelayRefused)
-            state = RelayState.REFUSED if is_refused else RelayState.UNREACHABLE
-            if not is_refused:
-                await self._drop()
-            self._set(state, error.message, None)
+        except RelayRefused as error:
+            self._set(RelayState.REFUSED, error.message, None)
             return False
-        finally:
-            self._is_in_doubt = False
-        self._renew_s = monotonic() - began
-        if not self.udp:
-            await self._ask_where()
+        except PieceworkError as error:
+            await self._drop()
+            self._set(RelayState.UNREACHABLE, error.message, None)
+            return False
+        self._renewed_at = monotonic()
+        self._renew_s = self._renewed_at - began
+        self._poke.clear()  # whoever asked meanwhile has the answer
+        is_new = self.address is None
         self._set(RelayState.RESERVED, "", reservation.address)
+        if is_new or not self.udp:
+            await self._ask_where()  # a relay that came back may have other ports
         return True
 
     async def _ask_where(self) -> None:
         """A relay of another make does not know the question, and has no UDP side for us."""
         try:
-            connection = await self._control.connect(self.relay, timeout_s=RESERVE_TIMEOUT_S)
-            stream = await connection.open_stream(WHERE_PROTOCOL, timeout_s=RESERVE_TIMEOUT_S)
-            data = await read_message(stream, FORWARD_BYTES_MAX, timeout_s=RESERVE_TIMEOUT_S)
-            where = decode_answer(Where, data)
-            await stream.close()
+            where = await self._where()
         except PieceworkError as error:
             log.info("relay %s has no UDP side: %s", self.relay.peer_id.short, error)
             return
-        if isinstance(where, Where):
-            self.udp = tuple((where.host or self.relay.host, port) for port in where.ports)
+        host = where.host or self.relay.host
+        udp = tuple((host, port) for port in where.ports)
+        if udp != self.udp:
+            self.udp = udp
+            self._on_change()
+
+    async def _where(self) -> Where:
+        connection = await self._control.connect(self.relay, timeout_s=RESERVE_TIMEOUT_S)
+        stream = await connection.open_stream(WHERE_PROTOCOL, timeout_s=RESERVE_TIMEOUT_S)
+        try:
+            data = await read_message(stream, FORWARD_BYTES_MAX, timeout_s=RESERVE_TIMEOUT_S)
+            answer = decode_answer(Where, data)
+        finally:
+            await stream.reset()
+        if isinstance(answer, Refused):
+            raise RelayRefused(f"The relay does not say where: {answer.error}", answer.code)
+        return answer
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.error("relay %s is kept no more", self.relay, exc_info=task.exception())
 
     async def _drop(self) -> None:
         """Close what may be a dead connection, so that the next attempt dials."""

@@ -4,6 +4,8 @@ A peer is reached by *its* relay, so circuits are asked for wherever the peer ha
 """
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -28,18 +30,35 @@ __all__ = ["Circuit", "Relays"]
 RELAYS_MAX: Final = 4
 """Reservations at once: two would do, should one relay die."""
 
+log = logging.getLogger(__name__)
+
 
 class Circuit:
-    """A UDP circuit that we asked for; it ends when this is closed."""
+    """A UDP circuit that we asked for. It lives as long as its stream, which this watches."""
 
     def __init__(self, grant: ForwardGrant, relay: TcpAddress, stream: ControlStream) -> None:
         self.grant = grant
         self.host = grant.host or relay.host
         """The forwarder's address; its reflector listens there too."""
         self._stream = stream
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the relay took it back, was lost, or this is closed."""
+        return self._watching.done()
 
     async def close(self) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
         await self._stream.close()
+
+    async def _watch(self) -> None:
+        try:
+            await self._stream.read(1)  # nothing is said on it until it ends
+        except PieceworkError as error:
+            log.debug("a UDP circuit at %s ended: %s", self.host, error)
+        await self._stream.reset()
 
 
 class Relays:
@@ -84,26 +103,26 @@ class Relays:
 
     async def wait_settled(self, timeout_s: float) -> None:
         """Until every relay has been tried once, or the time is over."""
-        waits = [asyncio.create_task(a.wait_settled()) for a in self._attachments]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=timeout_s)
-            for task in late:
-                task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for attachment in self._attachments:
+                    await attachment.wait_settled()
 
     async def allocate(self, relay: TcpAddress, other: PeerId, *, timeout_s: float) -> Circuit:
-        """A UDP circuit to `other`. Raises DialFailed, RelayRefused, TimedOut or PeerGone."""
+        """A UDP circuit to `other`. Raises TransportError (RelayRefused with the relay's reason),
+        or RemoteProtocolError for an answer that is none."""
         connection = await self._control.connect(relay, timeout_s=timeout_s)
         stream = await connection.open_stream(FORWARD_PROTOCOL, timeout_s=timeout_s)
         try:
-            await write_message(stream, ForwardRequest(other).encode())
+            await write_message(stream, ForwardRequest(other).encode(), timeout_s=timeout_s)
             data = await read_message(stream, FORWARD_BYTES_MAX, timeout_s=timeout_s)
             answer = decode_answer(ForwardGrant, data)
-        except (PieceworkError, asyncio.CancelledError):
+            if isinstance(answer, Refused):
+                refusal = f"The relay lends no UDP circuit: {answer.error}"
+                raise RelayRefused(refusal, answer.code)
+        except BaseException:
             await stream.reset()
             raise
-        if isinstance(answer, Refused):
-            await stream.reset()
-            raise RelayRefused(f"The relay lends no UDP circuit: {answer.error}", answer.code)
         return Circuit(answer, relay, stream)
 
     async def close(self) -> None:

@@ -6,15 +6,15 @@ rate at what the stream carries, and nothing waits behind megabytes.
 """
 
 import asyncio
-import contextlib
+import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from protocol.datagram import LINK_BYTES
-from protocol.errors import RemoteProtocolError
+from protocol.errors import PieceworkError, RemoteProtocolError
 from transport.control_base import ControlStream
-from transport.errors import TransportError
 
 __all__ = ["TUNNEL_DATAGRAM_BYTES", "TUNNEL_PROTOCOL", "Tunnel", "read_link"]
 
@@ -27,11 +27,19 @@ QUEUE_BYTES_MAX: Final = 256 * 1024
 """100 ms of 20 Mbit/s: what a home router's buffer holds as well."""
 
 READ_BYTES: Final = 64 * 1024
+WRITE_BYTES: Final = 64 * 1024
+"""In one write: the queue has room again when the muxer took that much."""
+
 _LENGTH_BYTES: Final = 2
+
+log = logging.getLogger(__name__)
 
 
 class Tunnel:
-    """Owned by one link. `receive` gets whole datagrams; `on_end` is called once, with why."""
+    """Owned by one link. `receive` gets whole datagrams; `on_end` is called once, with why.
+
+    One task reads, one writes; whoever ends first ends the other and gives the stream up.
+    """
 
     def __init__(
         self,
@@ -40,63 +48,112 @@ class Tunnel:
         on_end: Callable[[str], None],
         *,
         rest: bytes = b"",
+        opening: bytes = b"",
     ) -> None:
-        """`rest`: what was read behind the link's name already."""
+        """`rest`: what was read behind the link's name already. `opening`: that name, to be written
+        before everything else."""
         self.dropped_count = 0
+        self.heard_at = monotonic()
+        """When something last came out of it; monotonic seconds."""
         self._stream = stream
         self._receive = receive
         self._on_end = on_end
         self._unread = bytearray(rest)
+        self._opening = opening
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
+        """With what is being written."""
         self._is_ended = False
-        self._has_more = asyncio.Event()
-        self._tasks = [asyncio.create_task(run()) for run in (self._write, self._read)]
+        self._has_more, self._ending = asyncio.Event(), asyncio.Event()
+        self._task = asyncio.create_task(self._run())
 
     def send(self, datagrams: list[bytes]) -> None:
         """Queue them; what does not fit is dropped and counted."""
         for datagram in datagrams:
-            if self._is_ended or self._queued_bytes + len(datagram) > QUEUE_BYTES_MAX:
+            size = len(datagram)
+            is_too_much = self._queued_bytes + size > QUEUE_BYTES_MAX
+            if self._is_ended or is_too_much or size > TUNNEL_DATAGRAM_BYTES:
                 self.dropped_count += 1
                 continue
             self._queue.append(datagram)
-            self._queued_bytes += len(datagram)
+            self._queued_bytes += size
         self._has_more.set()
 
+    def end(self, reason: str) -> None:
+        """Carry nothing from now on; tasks and stream are freed behind it."""
+        if not self._is_ended:
+            self._is_ended = True
+            self._queue.clear()
+            self._ending.set()
+            self._on_end(reason)
+
+    def on_freed(self, call: Callable[["Tunnel"], None]) -> None:
+        """Call that once everything that it had is free."""
+        self._task.add_done_callback(lambda _: call(self))
+
+    async def wait_ended(self) -> None:
+        """Until everything that it had is free."""
+        await asyncio.wait([self._task])
+
     async def close(self) -> None:
-        self._end("closed by this side")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._stream.reset()
+        self.end("closed by this side")
+        await self.wait_ended()
 
-    async def _write(self) -> None:
-        with self._ending():
-            while True:
-                await self._has_more.wait()
-                self._has_more.clear()
-                batch, self._queue = self._queue, deque()
-                self._queued_bytes = 0
-                if batch:
-                    await self._stream.write(
-                        b"".join(len(d).to_bytes(_LENGTH_BYTES, "big") + d for d in batch)
-                    )
+    async def _run(self) -> None:
+        parts = [asyncio.create_task(p) for p in (self._write(), self._read(), self._told())]
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            self.end(_reason_of(done.pop()))
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            await self._stream.reset()
 
-    async def _read(self) -> None:
-        with self._ending():
-            if datagrams := self._take():
-                self._receive(datagrams)
-            while data := await self._stream.read(READ_BYTES):
-                self._unread += data
-                if datagrams := self._take():
-                    self._receive(datagrams)
-            self._end("closed by the peer")
+    async def _told(self) -> str:
+        await self._ending.wait()
+        return ""
+
+    async def _write(self) -> str:
+        if self._opening:
+            await self._stream.write(self._opening)
+        while True:
+            await self._has_more.wait()
+            self._has_more.clear()
+            while self._queue:
+                batch, size = self._next_batch()
+                await self._stream.write(batch)
+                self._queued_bytes -= size
+
+    def _next_batch(self) -> tuple[bytes, int]:
+        """What the next write carries, and how much of it is datagrams."""
+        parts, size = [], 0
+        while self._queue and size < WRITE_BYTES:
+            datagram = self._queue.popleft()
+            parts += [len(datagram).to_bytes(_LENGTH_BYTES, "big"), datagram]
+            size += len(datagram)
+        return b"".join(parts), size
+
+    async def _read(self) -> str:
+        self._pass_on()
+        while data := await self._stream.read(READ_BYTES):
+            self.heard_at = monotonic()
+            self._unread += data
+            self._pass_on()
+        return "closed by the peer"
+
+    def _pass_on(self) -> None:
+        if datagrams := self._take():
+            self._receive(datagrams)
 
     def _take(self) -> list[bytes]:
         """The whole datagrams that have arrived. What is left over is shorter than one."""
         datagrams, start, unread = [], 0, self._unread
         while start + _LENGTH_BYTES <= len(unread):
-            end = start + _LENGTH_BYTES + int.from_bytes(unread[start : start + 2], "big")
-            if end - start > _LENGTH_BYTES + TUNNEL_DATAGRAM_BYTES:
+            size = int.from_bytes(unread[start : start + _LENGTH_BYTES], "big")
+            if size > TUNNEL_DATAGRAM_BYTES:
                 raise RemoteProtocolError("A datagram in the tunnel is longer than any of ours.")
+            end = start + _LENGTH_BYTES + size
             if end > len(unread):
                 break
             datagrams.append(bytes(unread[start + _LENGTH_BYTES : end]))
@@ -104,20 +161,15 @@ class Tunnel:
         del unread[:start]
         return datagrams
 
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        try:
-            yield
-        except (TransportError, RemoteProtocolError) as error:
-            self._end(str(error))
 
-    def _end(self, reason: str) -> None:
-        if not self._is_ended:
-            self._is_ended = True
-            for task in self._tasks:
-                if task is not asyncio.current_task():
-                    task.cancel()
-            self._on_end(reason)
+def _reason_of(part: asyncio.Task[str]) -> str:
+    error = part.exception()
+    if error is None:
+        return part.result()
+    if isinstance(error, PieceworkError):
+        return error.message
+    log.error("a tunnel broke", exc_info=error)
+    return "it broke"
 
 
 async def read_link(stream: ControlStream) -> tuple[bytes, bytes]:

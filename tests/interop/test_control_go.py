@@ -10,7 +10,7 @@ from transport.address import CircuitAddress, TcpAddress
 from transport.circuit_messages import HOP_PROTOCOL
 from transport.control import LibP2pHost
 from transport.control_identify import identify, ping
-from transport.errors import DialFailed
+from transport.errors import DialFailed, ProtocolNotSupported
 
 from .p2pd import DaemonError, find_p2pd, go_peer
 
@@ -105,6 +105,16 @@ async def test_go_dials_us_pings_and_moves_a_megabyte(hosts):
             await go.open_stream(us.peer_id, "/nobody/speaks/1")
         (connection,) = us.connections()
         assert connection.peer_id == go.peer_id
+
+
+async def test_go_refuses_what_we_speak_before_it_agreed(hosts):
+    async with go_peer() as go:
+        connection = await (await hosts()).connect(address_of(go), timeout_s=PATIENT)
+        stream = await connection.open_stream("/nobody/speaks/1", timeout_s=PATIENT)
+        await stream.write(b"sent without waiting")
+        with pytest.raises(ProtocolNotSupported):
+            await asyncio.wait_for(stream.read(1), PATIENT)
+        assert await ping(connection, timeout_s=PATIENT) < PATIENT
 
 
 async def test_go_refuses_to_be_somebody_else(hosts):

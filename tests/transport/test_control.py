@@ -36,6 +36,11 @@ async def connect(a, b):
     return await a.connect(b.addresses[0], timeout_s=PATIENT)
 
 
+async def assert_echo(stream, data=b"there and back"):
+    await stream.write(data)
+    assert await read_exactly(stream, len(data)) == data
+
+
 async def test_a_megabyte_comes_back_as_it_was_sent():
     async with control_hosts(2) as (a, b):
         b.set_handler(ECHO, echo)
@@ -243,13 +248,37 @@ async def test_dials_at_the_same_time_share_one_connection():
 async def test_an_unknown_protocol_is_refused_by_name():
     async with control_hosts(2) as (a, b):
         connection = await connect(a, b)
+        stream = await connection.open_stream("/nobody/speaks/1", timeout_s=PATIENT)
         with pytest.raises(ProtocolNotSupported, match="/nobody/speaks/1"):
-            await connection.open_stream("/nobody/speaks/1", timeout_s=PATIENT)
+            await stream.read(1)
         b.set_handler(ECHO, echo)
-        await connection.open_stream(ECHO, timeout_s=PATIENT)
+        await assert_echo(await connection.open_stream(ECHO, timeout_s=PATIENT))
         b.set_handler(ECHO, None)
+        stream = await connection.open_stream(ECHO, timeout_s=PATIENT)
+        await stream.write(b"what is no protocol line at all" * 10)
         with pytest.raises(ProtocolNotSupported):
-            await connection.open_stream(ECHO, timeout_s=PATIENT)
+            await stream.read(1)
+        with pytest.raises(TransportError):
+            await stream.write(b"more")
+        assert not connection.is_closed
+
+
+async def test_a_read_that_is_cancelled_before_the_peer_has_agreed_loses_nothing():
+    async with control_hosts(2) as (a, b):
+        may_answer = asyncio.Event()
+
+        async def late(stream):
+            await may_answer.wait()
+            await stream.write(b"whole")
+
+        b.set_handler("/test/late/1", late)
+        stream = await (await connect(a, b)).open_stream("/test/late/1", timeout_s=PATIENT)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await stream.read(1)
+        may_answer.set()
+        assert await read_all(stream) == b"whole"
 
 
 async def test_a_slow_reader_stops_its_writer_and_no_other_stream():
@@ -302,10 +331,12 @@ async def test_streams_above_the_limit_are_reset():
         b.set_handler(ECHO, echo)
         connection = await connect(a, b)
         held = [await connection.open_stream(ECHO, timeout_s=PATIENT) for _ in range(4)]
+        for stream in held:
+            await assert_echo(stream)
         with pytest.raises(TransportError):
-            await connection.open_stream(ECHO, timeout_s=PATIENT)
+            await assert_echo(await connection.open_stream(ECHO, timeout_s=PATIENT))
         await held.pop().reset()
-        await connection.open_stream(ECHO, timeout_s=PATIENT)
+        await assert_echo(await connection.open_stream(ECHO, timeout_s=PATIENT))
         back = b.connections()[0]
         with pytest.raises(PeerGone, match="limit"):
             await back.open_stream(ECHO, timeout_s=PATIENT)
@@ -317,6 +348,7 @@ async def test_connections_above_the_limits_are_closed():
         first = await connect(others[0], b)
         for other in others[1:3]:
             await connect(other, b)
+        await until(lambda: len(b.connections()) == 3)  # who dials knows it half a turn earlier
         with pytest.raises(DialFailed):
             await connect(others[3], b)
         assert len(b.connections()) == 3

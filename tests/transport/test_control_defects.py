@@ -157,7 +157,7 @@ class TestSlowReader:
             await wire.raw.send_all(frame(WINDOW_UPDATE, 0, stream.stream_id, 1 << 20))
             await write_muxed(stream, bytes(300 * 1024))
 
-        run(ours, body)
+        run(ours, body, idle_timeout_s=20.0)
 
 
 class TestWindow:
@@ -369,7 +369,7 @@ class TestSilence:
         async def body(muxer, wire):
             wire.heard_at_s = trio.current_time()
             assert await self.an_hour(muxer, wire)
-            assert "Nothing was heard for 20 s" in muxer.end_reason
+            assert "Nothing was heard for 12 s" in muxer.end_reason
 
         run(ours, body)
 
