@@ -13,7 +13,8 @@ bounded and checked. After two rounds the outcome and its reason stand.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import count
 from typing import Final
@@ -50,6 +51,9 @@ HAIRPIN_DELAY_S: Final = 0.3
 FOREIGN_LAN_ROUNDS: Final = 25
 """LAN addresses of another site are tried 1 s only (a VPN may join the sites)."""
 
+PER_HOST_MAX: Final = 3
+"""Ports of one host among them: observed, mapped, and one more; the rest would be a flood at it."""
+
 PREDICTED_PORTS_MAX: Final = 256
 PREDICTED_PER_TICK: Final = 8
 """The spray, once a round: 200 probes a second, so the pool of 64 ports is covered in 0.6 s."""
@@ -79,7 +83,7 @@ class Punch:
         self._round = self._tick = 0
         self._won_at = math.inf
         has_loopback = any(c.is_loopback for c in own)
-        usable = [c for c in peer[:CANDIDATES_MAX] if has_loopback or not c.is_loopback]
+        usable = _bounded(c for c in peer if has_loopback or not c.is_loopback)
         # Each address once: sixteen times the same would be sixteen times the probes for it.
         lan = [(c.host, c.port) for c in usable if c.kind is CandidateKind.LAN]
         outside = [c for c in usable if c.kind is not CandidateKind.LAN]
@@ -182,6 +186,17 @@ class Punch:
                     return
                 sent += 1
                 yield host, guess
+
+
+def _bounded(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """At most so many, and so few of one host: the peer names them, and we send to them."""
+    per_host: Counter[str] = Counter()
+    kept: list[Candidate] = []
+    for candidate in dict.fromkeys(candidates):
+        per_host[candidate.host] += 1
+        if per_host[candidate.host] <= PER_HOST_MAX and len(kept) < CANDIDATES_MAX:
+            kept.append(candidate)
+    return kept
 
 
 def _likely_ports(observed: Sequence[int], delta: int | None, *, skip: int) -> Iterator[int]:

@@ -3,12 +3,11 @@
 It begins on whatever answers first, mostly a relay, and moves to better paths as they are proved
 (LAN > direct or punched > relayed UDP > tunnel). What moves it is authenticated: a PROBED with a
 nonce just sent there, or QUIC packets that decrypted. A path that brings nothing for 1 s although
-something was sent is doubted: it and all others are probed every 0.4 s, and after 2 s the best one
-that answers takes over; a peer of whom nothing at all is heard for 5 s is dead, unless signalling
-has heard of him. A path that fell silent must behave for a while before it is trusted again.
+something was sent is doubted: it and all others are probed, and after 2 s the best one that answers
+takes over; a peer of whom nothing is heard for 5 s is dead, unless signalling has heard of him.
 
-Sans-IO: events in, `poll(now)` gives actions, `next_timer` says when to poll; `now` in monotonic
-seconds. Inside, times are awake seconds (`awake_clock`): our own sleep is nobody's silence.
+Sans-IO: events in, `poll(now)` gives actions, `next_timer` says when to poll. Inside, times are
+awake seconds (`awake_clock`): our own sleep is nobody's silence.
 """
 
 import math
@@ -82,9 +81,9 @@ class PathManager:
 
     def remove_path(self, path: PathAddress, reason: str, now: float) -> None:
         """A path that is known to be gone: its tunnel closed, its circuit was taken away."""
-        at = self._clock.read(now)
         if (state := self._paths.get(path)) is None:
             return
+        at = self._clock.read(now)
         self._paths.remove(state, self._report(state, reason, now))
         if state is self._current:
             self._current = None
@@ -274,8 +273,7 @@ class PathManager:
             self._signal.start(at)
 
     def _judge_death(self, at: float) -> None:
-        in_tunnel = self._in_tunnel
-        if reason := self._silence.death(at, has_paths=any(self._paths), in_tunnel=in_tunnel):
+        if reason := self._silence.death(at, any(self._paths), in_tunnel=self._in_tunnel):
             self.is_dead = True
             self._actions.append(PeerDead(reason))
 

@@ -84,7 +84,7 @@ class SilenceWatch:
     def owed_s(self, at: float) -> float:
         return 0.0 if self.demand_at is None else at - self.demand_at
 
-    def death(self, at: float, *, has_paths: bool, in_tunnel: bool) -> str:
+    def death(self, at: float, has_paths: bool, *, in_tunnel: bool) -> str:
         """Why the peer counts as dead, or an empty string. `in_tunnel`: of late by a tunnel."""
         silent_s = at - self.heard_at
         is_probed = self.unanswered_count >= DEAD_PROBES_MIN or not has_paths

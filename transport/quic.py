@@ -8,6 +8,7 @@ One UDP socket listens and dials. Identity is mutual libp2p TLS; ALPN is `libp2p
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -27,6 +28,7 @@ from transport.lan_stream import LanStream
 from transport.libp2p_identify import serve_basics
 from transport.path_address import PathAddress
 from transport.peer_memory import LinkEstimate, PeerMemory
+from transport.quic_budget import HeldBudget
 from transport.quic_connection import QuicConnection
 from transport.quic_seams import CloseCode
 from transport.quic_stream import QuicStream
@@ -34,6 +36,8 @@ from transport.settings import QuicSettings
 from transport.udp_socket import UdpSocket
 
 __all__ = ["QuicHost"]
+
+log = logging.getLogger(__name__)
 
 _DIAL_GRACE_S: Final = 1.0
 """A dial ends by itself shortly after its timeout, with reasons that are worth the wait."""
@@ -53,6 +57,7 @@ class QuicHost(Host):
         self._peers: dict[PeerId, list[QuicConnection]] = {}
         self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
         self._memory = PeerMemory()
+        self.budget = HeldBudget[QuicConnection]()
         self._is_closed = False
         self.endpoint = Endpoint(udp, make_certificate(key), self, settings)
 
@@ -197,8 +202,15 @@ class QuicHost(Host):
             return None
         return self._memory.recall(peer_id, monotonic(), relayed=kind is PathKind.RELAYED)
 
+    def on_held(self, connection: QuicConnection, held_bytes: int) -> None:
+        """Told after every batch that arrived; what is read in between makes it less."""
+        if (most := self.budget.note(connection, held_bytes)) is not None:
+            log.warning("peers make this host hold too much unread: closing the worst")
+            most.close_soon(CloseCode.HOLDS_TOO_MUCH, "too much is held unread")
+
     def on_closed(self, connection: QuicConnection) -> None:
         self.endpoint.on_closed(connection)
+        self.budget.forget(connection)
         if connection.was_verified:
             self._remember(connection)
             siblings = self._peers[connection.peer_id]

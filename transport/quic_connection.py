@@ -183,6 +183,7 @@ class QuicConnection(Connection):
             self.transmit()
             return
         self._streams.on_acknowledged()
+        self._owner.on_held(self, self.core.held_bytes)
         self.schedule_transmit()
 
     def schedule_transmit(self) -> None:

@@ -1,8 +1,6 @@
-"""aioquic 1.7.2 with the doors we need: every use of its private fields is in this file and in
-`quic_private_arrived` and `quic_private_recovery`.
-
-aioquic is pinned exactly; tests/transport/test_quic_private.py shows that each field behaves as
-believed here, so an upgrade that moves one is noticed. No I/O, no clock.
+"""aioquic 1.7.2 with the doors we need: its private fields are used here, and in the two files
+`quic_private_arrived` and `quic_private_recovery`, alone. Each has a test that shows it to behave
+as believed, so an upgrade of the exact pin that moves one is noticed. No I/O, no clock.
 """
 
 import logging
@@ -72,6 +70,7 @@ class QuicCore(BoundedReceipt):
         _set_limit(self._local_max_streams_bidi, streams_max)
         # Nothing of ours uses one-way streams.
         _set_limit(self._local_max_streams_uni, 0)
+        self._window_bytes = configuration.max_data
         self._window_step = configuration.max_data // 8
         self._stream_window_step = configuration.max_stream_data // 8
         self._loss: Recovery = Recovery(
@@ -160,6 +159,11 @@ class QuicCore(BoundedReceipt):
         """The highest offset the peer has used on the stream (0 when it is forgotten)."""
         stream = self._streams.get(stream_id)
         return 0 if stream is None else stream.receiver.highest_offset
+
+    @property
+    def held_bytes(self) -> int:
+        """What the peer has sent, or left room for, and nobody has taken yet."""
+        return self._local_max_data.used - (self._local_max_data.value - self._window_bytes)
 
     def is_known(self, stream_id: int) -> bool:
         return stream_id in self._streams
