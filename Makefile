@@ -39,7 +39,7 @@ docs: $(STAMP) ## links, words and commands in README and docs/
 	@$(BIN)/python -m pytest --quiet tests/test_docs.py
 
 bench: $(STAMP) ## measure, and write docs/benchmarks.md
-	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.run $(BENCH)
 
 models: $(STAMP) ## run the family tests, and write docs/models.md from them
 	@$(BIN)/python -m tests.models_page

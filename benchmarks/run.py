@@ -1,8 +1,9 @@
-"""Run every benchmark that is there and write docs/benchmarks.md: `make bench`.
+"""Run benchmarks and write docs/benchmarks.md: `make bench`, or some with `make bench BENCH=name`.
 
-A benchmark is a module of this folder with `rows() -> Iterable[Row]`. Each runs in a process of its
-own, so that one's threads and caches are not another's; `python -m benchmarks.run NAME …` runs some
-and prints them without touching the page.
+A benchmark is a module of this folder with `rows() -> Iterable[Row]`; one with `tables() ->
+Iterable[str]` as well adds Markdown lines of its own. Each runs in a process of its own, so that it
+has no threads or caches of another. What the last run of each gave is kept in benchmarks/results,
+and the page is made of all of them, so a figure can be taken again alone.
 """
 
 import json
@@ -10,17 +11,19 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.page import Result, page, value_of
 from benchmarks.row import Row
 
 __all__ = ["main"]
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
 SECONDS_MAX = 1_800
 """One benchmark; the longest loads models and decodes with them."""
@@ -29,20 +32,15 @@ SECONDS_MAX = 1_800
 def main(arguments: Sequence[str]) -> int:
     """0 when every benchmark ran; a missed mark is shown, not a failure."""
     if arguments[:1] == ["--only"]:
-        print(json.dumps([asdict(row) for row in _rows_of(arguments[1])]))
+        print(json.dumps(_measure(arguments[1])))
         return 0
-    found = {name: _run(name) for name in (arguments or _names())}
-    for name, rows in found.items():
-        for row in rows or ():
-            print(f"{name}: {row.figure} [{row.workload}] {_value(row)} {row.mark}".rstrip())
-    failed = sorted(name for name, rows in found.items() if rows is None)
+    failed = [name for name in (arguments or _names()) if not _run(name)]
+    results = [Result.read(RESULTS / f"{name}.json") for name in _names() if _is_kept(name)]
+    PAGE.write_text(page(results))
+    print(f"wrote {PAGE.relative_to(FOLDER.parent)}", file=sys.stderr)
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
-        return 1
-    if not arguments:
-        PAGE.write_text(_page(found))
-        print(f"wrote {PAGE.relative_to(FOLDER.parent)}", file=sys.stderr)
-    return 0
+        print(f"failed: {', '.join(sorted(failed))}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _names() -> list[str]:
@@ -54,12 +52,20 @@ def _names() -> list[str]:
     )
 
 
-def _rows_of(name: str) -> Iterable[Row]:
-    rows: Iterable[Row] = import_module(f"benchmarks.{name}").rows()
-    return rows
+def _is_kept(name: str) -> bool:
+    return (RESULTS / f"{name}.json").exists()
 
 
-def _run(name: str) -> list[Row] | None:
+def _measure(name: str) -> dict[str, object]:
+    module = import_module(f"benchmarks.{name}")
+    rows = [asdict(row) for row in module.rows()]
+    tables = list(module.tables()) if hasattr(module, "tables") else []
+    title = (module.__doc__ or name).strip().splitlines()[0].rstrip(".")
+    return {"title": title, "rows": rows, "tables": tables}
+
+
+def _run(name: str) -> bool:
+    """Measure, print and keep; whether it went well. One that has no rows here keeps its old."""
     print(f"{name} …", file=sys.stderr)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", "--only", name],
@@ -72,33 +78,18 @@ def _run(name: str) -> list[Row] | None:
         check=False,
     )
     if done.returncode != 0:
-        return None
+        return False
     # the last line: a benchmark may talk on stdout while it runs
-    return [Row(**row) for row in json.loads(done.stdout.strip().splitlines()[-1])]
-
-
-def _page(found: dict[str, list[Row] | None]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. A ratio compares two things in one run on one machine.",
-        "",
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {_machine()}.",
-        "",
-        "| figure | workload | value | spread | mark |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.figure} | {row.workload} | {_value(row)} | {row.spread} | {row.mark} |"
-        for rows in found.values()
-        for row in rows or ()
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _value(row: Row) -> str:
-    value = f"{row.value:,.0f}" if abs(row.value) >= 1_000 else f"{row.value:.3g}"
-    return f"{value} {row.unit}".strip()
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    rows = tuple(Row(**row) for row in told["rows"])
+    for row in rows:
+        print(f"{name}: {row.figure} [{row.workload}] {value_of(row)} {row.mark}".rstrip())
+    if rows:
+        measured = f"{datetime.now(UTC):%Y-%m-%d}"
+        result = Result(told["title"], measured, _machine(), rows, tuple(told["tables"]))
+        RESULTS.mkdir(exist_ok=True)
+        result.write(RESULTS / f"{name}.json")
+    return True
 
 
 def _machine() -> str:
