@@ -5,9 +5,12 @@ its relay, with a Noise and yamux of its own on top; so circuits, to however man
 many relays, know nothing of one another, and a relay sees only what is encrypted end to end.
 """
 
+import asyncio
+import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
@@ -26,7 +29,7 @@ from transport.circuit_messages import (
 )
 from transport.control_base import ControlConnection, ControlStream, Reservation
 from transport.control_stream import LibP2pStream
-from transport.errors import IdentityMismatch
+from transport.errors import IdentityMismatch, PeerGone
 
 if TYPE_CHECKING:
     from transport.control_link import Link
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["CircuitClient", "CircuitHost"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLOSED_GRACE_S: Final = 0.05
+"""What a stream of a connection that ends says may come this much before the end itself."""
 
 STOP_TIMEOUT_S: Final = 10.0
 """A relay that opens a STOP stream says at once who calls."""
@@ -68,14 +76,17 @@ class CircuitClient:
 
     async def reserve(self, relay: TcpAddress, *, timeout_s: float) -> Reservation:
         """Raises RelayRefused, DialFailed, another TransportError, or RemoteProtocolError."""
-        connection = await self._host.connect(relay, timeout_s=timeout_s)
-        stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
-        try:
-            await write_message(stream, HopMessage(HopType.RESERVE))
-            answer = await read_message(stream, HopMessage, timeout_s=timeout_s)
-            check_granted(answer, f"The relay {relay} gave no slot")
-        finally:
-            await stream.close()
+
+        async def ask(connection: ControlConnection) -> HopMessage:
+            stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
+            try:
+                await write_message(stream, HopMessage(HopType.RESERVE))
+                return await read_message(stream, HopMessage, timeout_s=timeout_s)
+            finally:
+                await stream.close()
+
+        answer = await self._at(relay, ask, timeout_s)
+        check_granted(answer, f"The relay {relay} gave no slot")
         if answer.reservation is None:
             raise RemoteProtocolError(f"The relay {relay} granted a slot without saying how long.")
         expires_at_s = answer.reservation.expires_at_s
@@ -94,16 +105,19 @@ class CircuitClient:
 
         Raises as `reserve`, and IdentityMismatch.
         """
-        connection = await self._host.connect(address.relay, timeout_s=timeout_s)
-        stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
-        try:
-            await write_message(stream, HopMessage(HopType.CONNECT, peer=address.peer_id))
-        except BaseException:
-            await stream.reset()
-            raise
-        assert isinstance(stream, LibP2pStream), "the host makes no others"
-        failure = f"The relay {address.relay} gave no circuit"
-        return await self._host.call_by_circuit(stream, address, failure)
+
+        async def call(connection: ControlConnection) -> "Link":
+            stream = await connection.open_stream(HOP_PROTOCOL, timeout_s=timeout_s)
+            try:
+                await write_message(stream, HopMessage(HopType.CONNECT, peer=address.peer_id))
+            except BaseException:
+                await stream.reset()
+                raise
+            assert isinstance(stream, LibP2pStream), "the host makes no others"
+            failure = f"The relay {address.relay} gave no circuit"
+            return await self._host.call_by_circuit(stream, address, failure)
+
+        return await self._at(address.relay, call, timeout_s)
 
     async def accept(self, stream: ControlStream) -> None:
         """The handler of STOP_PROTOCOL: a relay says that somebody calls."""
@@ -118,6 +132,21 @@ class CircuitClient:
             # The relay named another: harmless, since Noise decides, but a lie all the same.
             log.warning("the relay %s names wrong callers", stream.peer_id.short)
             raise IdentityMismatch("The relay named another caller than the one who called.")
+
+    async def _at(
+        self, relay: TcpAddress, do: Callable[[ControlConnection], Awaitable[T]], timeout_s: float
+    ) -> T:
+        """Do that by our connection to `relay`; once more by a new one if it was a dead one."""
+        connection = await self._host.connect(relay, timeout_s=timeout_s)
+        try:
+            return await do(connection)
+        except (PeerGone, RemoteProtocolError):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSED_GRACE_S):
+                    await connection.wait_closed()
+            if not connection.is_closed:
+                raise
+        return await do(await self._host.connect(relay, timeout_s=timeout_s))
 
     def holds_slot(self, relay: PeerId) -> bool:
         return self._slots.get(relay, 0.0) > time.monotonic()

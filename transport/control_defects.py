@@ -15,8 +15,8 @@ D25  acknowledgements are written by the task that reads: two full peers wait fo
 D26  a message that arrives in more than 101 pieces breaks its connection
 D27  the lengths of handshake messages are not bounded: a stranger chooses our memory
 
-D17 and D18 are mended where it is imported, in `control_library`; D26 and D27 under it, by
-`control_pipe`, which reads exactly and counts.
+D17 and D18 are mended where it is imported, in `control_library`; D26 and D27 under it, by the
+exact and counting reads of `control_pipe`; D24 by `control_liveness`.
 """
 
 import struct
@@ -42,6 +42,7 @@ from transport.control_library import (
     Yamux,
     YamuxStream,
 )
+from transport.control_liveness import Liveness
 from transport.control_proposal import why_not_agreed
 from transport.control_settings import INITIAL_WINDOW_BYTES, ControlSettings
 from transport.errors import PeerGone, StreamReset
@@ -83,7 +84,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         self._proposed = proposed
         self.settings = settings
         self.end_reason = "The connection closed."
-        self._pipe = pipe
+        self._liveness = Liveness(settings, pipe, self._ping, self._give_up)
         self._budget = budget
         self._unsent: deque[bytes] = deque()
         self._is_flushing = False
@@ -150,16 +151,19 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         return bytes(await super()._read_data_body(length))
 
     async def _measure_rtt_loop(self) -> None:
-        """D24: ping a silent peer, and give it up after a while."""
-        while True:
-            await trio.sleep(self.settings.keepalive_s / 2)
-            silent_s = trio.current_time() - self._pipe.heard_at_s
-            if silent_s >= self.settings.idle_timeout_s:
-                self.end_reason = f"Nothing was heard for {silent_s:.0f} s."
-                await self.secured_conn.close()
-            elif silent_s >= self.settings.keepalive_s:
-                with suppress(BaseLibp2pError):
-                    await self._write_frame(_header(TYPE_PING, FLAG_SYN, 0))
+        await self._liveness.watch()  # D24
+
+    def expect_answer(self) -> None:
+        if self._nursery is not None:
+            self._liveness.expect_answer(self._nursery)
+
+    async def _ping(self) -> None:
+        with suppress(BaseLibp2pError):
+            await self._write_frame(_header(TYPE_PING, FLAG_SYN, 0))
+
+    async def _give_up(self, reason: str) -> None:
+        self.end_reason = reason
+        await self.secured_conn.close()
 
     async def _write_frame(self, data: bytes) -> None:
         """D25: frames without data are queued, and never keep their sender waiting."""
@@ -202,7 +206,9 @@ async def open_muxed(muxed: BoundedYamux) -> YamuxStream:
     try:
         # Cancelled half-way, the library would lose a slot for ever; nothing here takes long.
         with trio.CancelScope(shield=True):
-            return await muxed.open_stream()
+            stream = await muxed.open_stream()
+            muxed.expect_answer()
+            return stream
     except BaseLibp2pError:
         raise PeerGone(muxed.end_reason) from None
 

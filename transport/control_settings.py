@@ -65,6 +65,10 @@ class ControlSettings:
     seconds more than a home line's queue delays. Sooner than on the data socket, for who is called
     by a dead connection cannot be reached at all; a new one costs two round trips."""
 
+    answer_timeout_s: float = 3.0
+    """After a stream was opened: a peer of whom nothing at all is heard for so long, not even the
+    answer to a ping, is gone. More than a home line's queue, less than what callers wait."""
+
     linger_s: float = 10.0
     """How long what a peer still sends on a stream that we have closed is thrown away, before
     the stream is reset."""

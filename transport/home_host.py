@@ -24,7 +24,8 @@ from transport.control_plane import ControlFactory, ControlPlane
 from transport.endpoint import EndpointStatistics
 from transport.errors import Attempt, DialFailed
 from transport.home_connection import HomeConnection
-from transport.interfaces import path_kind_of
+from transport.interface_watch import InterfaceWatch
+from transport.interfaces import is_loopback, path_kind_of
 from transport.lan_tcp import FastLan
 from transport.network_status import network_status
 from transport.port_mapping import PortMapper
@@ -76,6 +77,7 @@ class HomeHost(Host):
         self.whereabouts = Whereabouts(
             ReflectorClient(probing), listen_host, quic.port, self._mapper, self._on_change
         )
+        self._interfaces = InterfaceWatch(self.network_changed)
         self._fast_lan: FastLan | None = None
         self._control = ControlPlane(key, relays, make_control, probing, self._on_change)
         self._dials: dict[PeerId, asyncio.Task[QuicConnection]] = {}
@@ -114,6 +116,8 @@ class HomeHost(Host):
             raise
         if host._mapper is not None:
             host._mapper.start()
+        if not is_loopback(listen_host):
+            host._interfaces.start()
         return host
 
     @property
@@ -195,7 +199,8 @@ class HomeHost(Host):
         return HomeConnection(connection, self._fast_lan)
 
     def network_changed(self) -> None:
-        """This machine's addresses changed: measure, check paths and relays again."""
+        """This machine's addresses changed, which it notices by itself, or what lies between may
+        be another: measure, check paths and relays again."""
         self.whereabouts.network_changed()
         self._control.network_changed()
 
@@ -209,6 +214,7 @@ class HomeHost(Host):
             if self._mapper is not None:
                 stack.push_async_callback(self._mapper.close)
             stack.push_async_callback(self.whereabouts.close)
+            stack.push_async_callback(self._interfaces.close)
             stack.push_async_callback(self._control.close)
             stack.callback(self.quic.say_goodbye)
             if self._fast_lan is not None:

@@ -31,7 +31,7 @@ RENEW_S: Final = 45.0
 CHECK_TIMEOUT_S: Final = 0.8
 """When a path has just died: a relay that does not answer by then is dialled anew."""
 
-CHECK_GAP_S: Final = 1.0
+CHECK_GAP_S: Final = 0.5
 """A renewal that came through so lately is answer enough, whoever asks."""
 
 BACKOFF_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -79,11 +79,6 @@ class Relays:
         return tuple(a.address for a in self._attachments if a.address is not None)
 
     @property
-    def reserved(self) -> tuple[TcpAddress, ...]:
-        """The relays at which we have a slot."""
-        return tuple(a.relay for a in self._attachments if a.address is not None)
-
-    @property
     def udp(self) -> tuple[tuple[str, int], ...]:
         """Forwarders and reflectors of our relays, as (host, port)."""
         return tuple(address for a in self._attachments for address in a.udp)

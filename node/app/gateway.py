@@ -12,7 +12,7 @@ from node.api.readiness import Readiness, ReadyState
 from node.api.serving import serve_api
 from node.api.settings import ApiSettings
 from node.app.fetching import fetch_for_pool, fetch_missing
-from node.app.network import start_host
+from node.app.network import network_view, start_host
 from node.app.shard import start_runner
 from node.config import GatewayConfig, Home
 from node.engine.base import ShardSpec
@@ -21,8 +21,8 @@ from node.head.models import HeadModel
 from node.head.service import HeadService
 from node.market_client import MarketClient
 from node.router.market import MarketRouter
-from protocol.identity import PeerId
 from protocol.route import Span
+from transport.base import Host
 
 __all__ = ["run_gateway", "start_head"]
 
@@ -37,7 +37,7 @@ async def run_gateway(
     """Serve the API until `stop` is set, then drain. Raises PieceworkError when it cannot start."""
     home = Home(config.home)
     async with contextlib.AsyncExitStack() as stack:
-        service, models, peer_id = await start_head(config, stack, tell)
+        service, models, host = await start_head(config, stack, tell)
         readiness = Readiness(ReadyState.READY)
         api = create_api(
             service,
@@ -48,7 +48,7 @@ async def run_gateway(
         async def status() -> dict[str, object]:
             return {
                 "role": "gateway",
-                "peer_id": str(peer_id),
+                "peer_id": str(host.peer_id),
                 "market": config.market_url,
                 "models": [model.manifest.name for model in models],
                 "answers": len(service.answers),
@@ -57,6 +57,7 @@ async def run_gateway(
                     for model in models
                     if model.ends is not None
                 },
+                **network_view(host),
             }
 
         async with serve_api(api, config.api_host, config.api_port) as url:
@@ -71,7 +72,7 @@ async def run_gateway(
 
 async def start_head(
     config: GatewayConfig, stack: contextlib.AsyncExitStack, tell: Callable[[str], None]
-) -> tuple[HeadService, list[HeadModel], PeerId]:
+) -> tuple[HeadService, list[HeadModel], Host]:
     """The head behind the API: identity, marketplace, host, and the ends of every model."""
     home = Home(config.home)
     key = home.load_or_create_key()
@@ -84,7 +85,7 @@ async def start_head(
     router = MarketRouter(client, terms.peer_id, key.peer_id)
     service = HeadService(host, router, models, wire_dtype=config.wire_dtype)
     stack.push_async_callback(service.close)
-    return service, models, key.peer_id
+    return service, models, host
 
 
 async def _start_model(

@@ -1,17 +1,17 @@
 """The network side that every program of a node shares: one host, reachable from any home."""
 
 from collections.abc import Callable, Sequence
-
-from transport.home_host import HomeHost
+from typing import Any, Final
 
 from node.config import NetworkOptions
 from protocol.identity import KeyPair
 from transport.address import TcpAddress, known_addresses
-from transport.base import Host
+from transport.base import Host, PathKind
+from transport.home_host import HomeHost
 
-__all__ = ["start_host"]
+__all__ = ["network_view", "start_host"]
 
-SETTLE_TIMEOUT_S = 6.0
+SETTLE_TIMEOUT_S: Final = 6.0
 """How long a start waits for its relays: one that answers does so within a second or two."""
 
 
@@ -34,8 +34,36 @@ async def start_host(
         relays=relays,
         maps_port=network.maps_port,
     )
-    if relays:
-        await host.wait_settled(SETTLE_TIMEOUT_S)
-        for status in host.relay_statuses:
-            tell(f"relay {status.relay.host}: {status.state} {status.reason}".rstrip())
+    try:
+        if relays:
+            await host.wait_settled(SETTLE_TIMEOUT_S)
+    except BaseException:
+        await host.close()
+        raise
+    for status in host.relay_statuses:
+        tell(f"relay {status.relay.host}: {status.state} {status.reason}".rstrip())
     return host
+
+
+def network_view(host: Host) -> dict[str, Any]:
+    """For a status page: `network`, and `paths` with a row for every path that was tried, and for
+    the last hole punching where a connection is still relayed.
+
+    Empty for a host of another make.
+    """
+    if not isinstance(host, HomeHost):
+        return {}
+    network = host.network_status()
+    peers = [*network["connections"], *network["reaching"]]
+    paths = [{"peer_id": peer["peer_id"], **path} for peer in peers for path in peer["paths"]]
+    paths += [
+        {
+            "peer_id": c["peer_id"],
+            "kind": "punched",
+            "is_current": False,
+            "reason": c["punches"][-1],
+        }
+        for c in network["connections"]
+        if c["path_kind"] == PathKind.RELAYED and c["punches"]
+    ]
+    return {"network": network, "paths": paths}

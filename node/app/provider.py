@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from node.api.local_status import StatusPage
 from node.app.fetching import fetch_for_pool, fetch_missing
-from node.app.network import start_host
+from node.app.network import network_view, start_host
 from node.app.shard import LoadedModel, start_runner
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
@@ -221,4 +221,5 @@ async def _status(parts: _Parts) -> dict[str, object]:
             for c in parts.host.connections()
         ],
         "recent": [asdict(report) for report in parts.server.reports],
+        **network_view(parts.host),
     }

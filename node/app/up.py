@@ -21,6 +21,7 @@ from node.api.serving import serve_api
 from node.api.settings import ApiSettings
 from node.app.cluster_view import announcements, cluster_view
 from node.app.cluster_weights import ClusterWeights, model_label
+from node.app.network import network_view
 from node.app.room import room_for
 from node.app.shard import LoadedModel
 from node.app.span_keeper import SpanKeeper
@@ -111,7 +112,8 @@ async def run_up(
         weights.start()
         model = await unless_told(stop, weights.find())
         if model is not None:
-            await _Machine(config, home, host, gossip, weights, model).run(stop, tell, show)
+            machine = _Machine(config, home, host, gossip, weights, model)
+            await machine.run(stop, tell, show, lambda: network_view(network.host))
 
 
 class _Machine:
@@ -134,8 +136,17 @@ class _Machine:
         self._model = model
         self._readiness = Readiness()
 
-    async def run(self, stop: asyncio.Event, tell: Callable[[str], None], show: View) -> None:
-        """Follow the plan, hold what it says, answer; then leave in an orderly way."""
+    async def run(
+        self,
+        stop: asyncio.Event,
+        tell: Callable[[str], None],
+        show: View,
+        network: Callable[[], dict[str, object]],
+    ) -> None:
+        """Follow the plan, hold what it says, answer; then leave in an orderly way.
+
+        `network` is what the status page tells of connections and paths.
+        """
         manifest = self._model.manifest
         async with contextlib.AsyncExitStack() as stack:
             service = await self._start_head()
@@ -154,7 +165,7 @@ class _Machine:
                 ) | {"api_url": f"{url}/v1"}  # fmt: skip
 
             async def status() -> dict[str, object]:
-                return view()
+                return view() | network()
 
             page = await StatusPage.start(self._home.status_path, status, api_url=f"{url}/v1")
             stack.push_async_callback(page.close)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from node.cli.program import run_task
 from node.market_client import MarketClient
 from protocol.identity import KeyPair
 
-__all__ = ["read_status", "show_status"]
+__all__ = ["network_lines", "read_status", "show_status"]
 
 
 def show_status(*, home: Path | None, market: str, as_json: bool) -> None:
@@ -50,12 +51,31 @@ def _print(report: dict[str, Any]) -> None:
         for name in ("sessions", "answers", "receipts_pending"):
             if name in node:
                 console.print(f"  {name:<14} {node[name]}", highlight=False)
+        if network := node.get("network"):
+            for name, line in network_lines(network):
+                console.print(f"  {name:<14} {line}", highlight=False)
         if node.get("machines"):
             console.print(cluster_panel(node))
         if node.get("recent"):
             console.print(_sessions(node["recent"]))
     if pool := report["pool"]:
         console.print(_offers(pool["offers"]))
+
+
+def network_lines(network: dict[str, Any]) -> list[tuple[str, str]]:
+    """Relays with what is wrong with them, the NAT, and how many connections go by which path."""
+    lines = [
+        ("relay", f"{relay['relay'].split('/p2p/')[0]} {relay['state']} {relay['reason']}".rstrip())
+        for relay in network["relays"]
+    ]
+    if network["nat"]["observed"]:
+        seen = ", ".join(network["nat"]["observed"])
+        lines.append(("outside", f"{seen} (NAT mapping: {network['nat']['mapping']})"))
+    kinds = Counter(connection["path_kind"] for connection in network["connections"])
+    if kinds:
+        text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        lines.append(("connections", text))
+    return lines
 
 
 def _sessions(recent: list[dict[str, Any]]) -> Table:

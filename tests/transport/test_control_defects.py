@@ -157,7 +157,7 @@ class TestSlowReader:
             await wire.raw.send_all(frame(WINDOW_UPDATE, 0, stream.stream_id, 1 << 20))
             await write_muxed(stream, bytes(300 * 1024))
 
-        run(ours, body, idle_timeout_s=20.0)
+        run(ours, body, idle_timeout_s=20.0, answer_timeout_s=60.0)
 
 
 class TestWindow:
