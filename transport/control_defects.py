@@ -14,6 +14,7 @@ D24  a silent peer is pinged, but never given up
 D25  acknowledgements are written by the task that reads: two full peers wait for each other
 D26  a message that arrives in more than 101 pieces breaks its connection
 D27  the lengths of handshake messages are not bounded: a stranger chooses our memory
+D28  a stream that is reset with bytes unread keeps its place among 256 for a minute and more
 
 D17 and D18 are mended where it is imported, in `control_library`; D26 and D27 under it, by the
 exact and counting reads of `control_pipe`; D24 by `control_liveness`.
@@ -84,7 +85,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         self._proposed = proposed
         self.settings = settings
         self.end_reason = "The connection closed."
-        self._liveness = Liveness(settings, pipe, self._ping, self._give_up)
+        self.liveness = Liveness(settings, pipe, self._ping, self._give_up)
         self._budget = budget
         self._unsent: deque[bytes] = deque()
         self._is_flushing = False
@@ -151,11 +152,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         return bytes(await super()._read_data_body(length))
 
     async def _measure_rtt_loop(self) -> None:
-        await self._liveness.watch()  # D24
-
-    def expect_answer(self) -> None:
-        if self._nursery is not None:
-            self._liveness.expect_answer(self._nursery)
+        await self.liveness.watch()  # D24
 
     async def _ping(self) -> None:
         with suppress(BaseLibp2pError):
@@ -207,7 +204,7 @@ async def open_muxed(muxed: BoundedYamux) -> YamuxStream:
         # Cancelled half-way, the library would lose a slot for ever; nothing here takes long.
         with trio.CancelScope(shield=True):
             stream = await muxed.open_stream()
-            muxed.expect_answer()
+            muxed.liveness.expect_answer()
             return stream
     except BaseLibp2pError:
         raise PeerGone(muxed.end_reason) from None
@@ -273,9 +270,11 @@ async def finish_muxed(stream: YamuxStream) -> None:
 
 async def reset_muxed(stream: YamuxStream) -> None:
     """RST; raises nothing. Wakes the stream's reader, whom the library would leave waiting."""
-    reader_event = stream.conn.stream_events.get(stream.stream_id)
+    muxed, reader_event = stream.conn, stream.conn.stream_events.get(stream.stream_id)
     with trio.CancelScope(shield=True), suppress(BaseLibp2pError):
         await stream.reset()
+        muxed.stream_buffers.get(stream.stream_id, bytearray()).clear()
+        await muxed._finalize_stream(stream, fully_closed=True)  # D28
     if reader_event is not None:
         reader_event.set()
 

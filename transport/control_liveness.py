@@ -37,6 +37,7 @@ class Liveness:
         self._line = line
         self._ping = ping
         self._give_up = give_up
+        self._nursery: trio.Nursery | None = None
         self._is_expecting = False
         self._asked_at_s = -math.inf
         """When the first stream was opened of those since something was heard."""
@@ -44,21 +45,27 @@ class Liveness:
     async def watch(self) -> None:
         """Ping a silent peer, and give it up after a while; until cancelled."""
         settings = self._settings
-        while True:
-            await trio.sleep(settings.keepalive_s / 2)
-            silent_s = trio.current_time() - self._line.heard_at_s
-            if silent_s >= settings.idle_timeout_s:
-                await self._give_up(f"Nothing was heard for {silent_s:.0f} s.")
-            elif silent_s >= settings.keepalive_s:
-                await self._ping()
+        async with trio.open_nursery() as self._nursery:
+            self._begin_expecting()
+            while True:
+                await trio.sleep(settings.keepalive_s / 2)
+                silent_s = trio.current_time() - self._line.heard_at_s
+                if silent_s >= settings.idle_timeout_s:
+                    await self._give_up(f"Nothing was heard for {silent_s:.0f} s.")
+                elif silent_s >= settings.keepalive_s:
+                    await self._ping()
 
-    def expect_answer(self, nursery: trio.Nursery) -> None:
+    def expect_answer(self) -> None:
         """A stream was opened: whoever lives says something soon, be it to a ping."""
         if self._line.heard_at_s > self._asked_at_s:
             self._asked_at_s = trio.current_time()
-        if not self._is_expecting:
+        self._begin_expecting()
+
+    def _begin_expecting(self) -> None:
+        is_asked = self._line.heard_at_s <= self._asked_at_s
+        if is_asked and self._nursery is not None and not self._is_expecting:
             self._is_expecting = True
-            nursery.start_soon(self._expect_answer)
+            self._nursery.start_soon(self._expect_answer)
 
     async def _expect_answer(self) -> None:
         timeout_s = self._settings.answer_timeout_s

@@ -379,6 +379,35 @@ async def received_for_ever(wire):
         pass
 
 
+class TestResetUnread:
+    """D28."""
+
+    @staticmethod
+    async def reset_many(muxer, wire, reset):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(received_for_ever, wire)
+            for _ in range(10):
+                stream = await muxer.open_stream()
+                await wire.raw.send_all(frame(DATA, 0, stream.stream_id, 5, b"never"))
+                await wait_all_tasks_blocked()
+                await reset(stream)
+            await trio.sleep(20)
+            nursery.cancel_scope.cancel()
+        return len(muxer.streams)
+
+    def test_library_keeps_a_place_for_each(self):
+        async def body(muxer, wire):
+            assert await self.reset_many(muxer, wire, lambda stream: stream.reset()) == 10
+
+        run(library, body)
+
+    def test_ours_keeps_none(self):
+        async def body(muxer, wire):
+            assert await self.reset_many(muxer, wire, reset_muxed) == 0
+
+        run(ours, body, idle_timeout_s=3600.0, answer_timeout_s=3600.0)
+
+
 class TestFullPipes:
     """D25."""
 

@@ -41,7 +41,9 @@ def run(answers, body):
         peer = Peer(answers=answers)
         async with trio.open_nursery() as nursery:
             began = trio.current_time()
-            await body(peer, nursery)
+            nursery.start_soon(peer.liveness.watch)
+            await trio.sleep(0)
+            await body(peer)
             nursery.cancel_scope.cancel()
         peer.said = [(what, when - began) for what, when in peer.said]
         return peer
@@ -50,8 +52,7 @@ def run(answers, body):
 
 
 def test_a_silent_peer_is_pinged_and_kept_as_long_as_he_answers():
-    async def body(peer, nursery):
-        nursery.start_soon(peer.liveness.watch)
+    async def body(peer):
         await trio.sleep(100)
 
     peer = run(True, body)
@@ -60,8 +61,7 @@ def test_a_silent_peer_is_pinged_and_kept_as_long_as_he_answers():
 
 
 def test_a_dead_peer_is_given_up_after_several_pings():
-    async def body(peer, nursery):
-        nursery.start_soon(peer.liveness.watch)
+    async def body(peer):
         await trio.sleep(13)
 
     peer = run(False, body)
@@ -71,9 +71,9 @@ def test_a_dead_peer_is_given_up_after_several_pings():
 
 
 def test_a_dead_peer_of_whom_something_is_wanted_is_given_up_sooner():
-    async def body(peer, nursery):
-        peer.liveness.expect_answer(nursery)
-        await trio.sleep(10)
+    async def body(peer):
+        peer.liveness.expect_answer()
+        await trio.sleep(4)
 
     peer = run(False, body)
     assert [(what, round(when, 3)) for what, when in peer.said] == [("ping", 1.5), ("gone", 3.0)]
@@ -81,19 +81,19 @@ def test_a_dead_peer_of_whom_something_is_wanted_is_given_up_sooner():
 
 
 def test_a_peer_that_says_anything_is_kept():
-    async def body(peer, nursery):
-        peer.liveness.expect_answer(nursery)
+    async def body(peer):
+        peer.liveness.expect_answer()
         await trio.sleep(0.5)
         peer.hear()
-        await trio.sleep(10)
+        await trio.sleep(4)
 
     assert run(False, body).said == []
 
 
 def test_a_peer_that_only_answers_pings_is_kept():
-    async def body(peer, nursery):
+    async def body(peer):
         for _ in range(5):
-            peer.liveness.expect_answer(nursery)
+            peer.liveness.expect_answer()
             await trio.sleep(4)
 
     peer = run(True, body)
@@ -101,13 +101,13 @@ def test_a_peer_that_only_answers_pings_is_kept():
 
 
 def test_a_peer_that_dies_between_two_streams_is_judged_from_the_second():
-    async def body(peer, nursery):
-        peer.liveness.expect_answer(nursery)
+    async def body(peer):
+        peer.liveness.expect_answer()
         await trio.sleep(0.2)
         peer.hear()
         await trio.sleep(0.1)
         for _ in range(20):  # more of them do not put the verdict off
-            peer.liveness.expect_answer(nursery)
+            peer.liveness.expect_answer()
             await trio.sleep(0.2)
 
     peer = run(False, body)
