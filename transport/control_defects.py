@@ -59,6 +59,7 @@ __all__ = [
     "write_muxed",
 ]
 
+_CLOSED: Final = "The connection closed."
 _WINDOW_POLL_S: Final = (0.001, 0.02)
 """First and longest pause between looks at a full window: the library has no event for it."""
 
@@ -84,7 +85,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         super().__init__(secured, peer_id, is_initiator=secured.is_initiator)
         self._proposed = proposed
         self.settings = settings
-        self.end_reason = "The connection closed."
+        self.end_reason = _CLOSED
         self.liveness = Liveness(settings, pipe, self._ping, self._give_up)
         self._budget = budget
         self._unsent: deque[bytes] = deque()
@@ -105,7 +106,7 @@ class BoundedYamux(Yamux):  # type: ignore[misc]
         if self._proposed is not None:
             reason = await why_not_agreed(self.secured_conn, self._proposed, timeout_s)
         if reason:
-            self.end_reason = reason
+            self.end_reason = reason if self.end_reason == _CLOSED else self.end_reason
             self.event_shutting_down.set()
             await self._cleanup_on_error()
         else:

@@ -27,7 +27,7 @@ from transport.path_actions import (
     WantSignal,
 )
 from transport.path_address import PathAddress, address_kind
-from transport.path_choice import PEER_MOVED, best_answering, upgrade
+from transport.path_choice import PEER_MOVED, best_answering, first_path, upgrade
 from transport.path_probes import ProbeAnswered, ProbeBook, ProbeReceived
 from transport.path_set import PathSet
 from transport.path_signal import SignalPacer
@@ -102,8 +102,8 @@ class PathManager:
         match self._book.read(data):
             case ProbeReceived(answer, is_repeated):
                 self._actions.append(SendProbe(source, answer))
-                if not is_repeated:
-                    self._on_authentic(source, at)
+                if not is_repeated and (heard := self._on_authentic(source, at)) is not None:
+                    heard.on_probe_heard(at)
             case ProbeAnswered(sent):
                 self._on_authentic(source, at)
                 if sent.path == source and (state := self._known(source, at)) is not None:
@@ -224,8 +224,8 @@ class PathManager:
     def _judge(self, at: float, now: float) -> None:
         current = self._current
         if current is None:
-            if (best := best_answering(self._paths, self._silence.doubted_at)) is not None:
-                self._use(best, "the first path that answered", at, now, is_forced=True)
+            if (best := first_path(self._paths, self._silence.doubted_at)) is not None:
+                self._use(best, "the first path that works", at, now, is_forced=True)
             elif self._silence.demand_at is not None:
                 self._judge_death(at)
             return

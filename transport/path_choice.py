@@ -6,7 +6,7 @@ from typing import Final
 
 from transport.path_state import PathState, PathStatus
 
-__all__ = ["PEER_MOVED", "best_answering", "upgrade"]
+__all__ = ["PEER_MOVED", "best_answering", "first_path", "upgrade"]
 
 PEER_MOVED: Final = "the peer moved"
 
@@ -33,6 +33,20 @@ def best_answering(paths: Iterable[PathState], since: float | None) -> PathState
         if state.status is PathStatus.LIVE and (since is None or state.answered_at >= since)
     )
     return min(answering, key=_order, default=None)
+
+
+def first_path(paths: Iterable[PathState], since: float | None) -> PathState | None:
+    """The path to begin on: the best that answers, else a relay's by which the peer was heard.
+
+    A relay delivers to the peer and to nobody else, so what it brings cannot steer us elsewhere;
+    and it passed his probe on because both sides are bound. That saves a round trip.
+    """
+    every = tuple(paths)
+    if (best := best_answering(every, since)) is not None:
+        return best
+    after = -math.inf if since is None else since
+    relays = (state for state in every if state.is_relay and state.status is PathStatus.NEW)
+    return min((state for state in relays if state.heard_at > after), key=_order, default=None)
 
 
 def upgrade(

@@ -136,6 +136,11 @@ class PathState:
     def on_heard(self, now: float) -> None:
         self.heard_at = now
 
+    def on_probe_heard(self, now: float) -> None:
+        """The peer probes here: a relay has both of us bound now, so prove it without waiting."""
+        if self.status is PathStatus.NEW and self.is_relay:
+            self.next_probe_at = now
+
     def on_answered(self, now: float, rtt_s: float, *, is_urgent: bool) -> None:
         is_first = self.status is not PathStatus.LIVE
         self.status = PathStatus.LIVE

@@ -34,8 +34,7 @@ __all__ = ["VIRTUAL_ADDRESS", "QuicConnection"]
 log = logging.getLogger(__name__)
 
 VIRTUAL_ADDRESS: Final = ("peer", 0)
-"""What aioquic believes every peer's address to be. Not an IP address, so that aioquic also leaves
-a foreign server's preferred address alone."""
+"""What aioquic believes every peer to be at: no IP address, so it follows no preferred one."""
 
 
 class QuicConnection(Connection):

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from protocol.errors import PieceworkError
 from protocol.relay_messages import FORWARD_BYTES_MAX, WHERE_PROTOCOL, Refused, Where, decode_answer
 from transport.address import CircuitAddress, TcpAddress
-from transport.control_base import ControlHost
+from transport.control_base import ControlConnection, ControlHost
 from transport.control_messages import read_message
 from transport.errors import RelayRefused
 
@@ -33,6 +33,9 @@ CHECK_TIMEOUT_S: Final = 0.8
 
 CHECK_GAP_S: Final = 0.5
 """A renewal that came through so lately is answer enough, whoever asks."""
+
+LOST_SOON_S: Final = 5.0
+"""A connection that ends so soon after it got a slot counts as a failure."""
 
 BACKOFF_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Between attempts: a rebooting router is back within seconds, a dead relay is not hammered."""
@@ -102,7 +105,7 @@ class RelayAttachment:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self) -> None:
-        failures = 0
+        failures = losses = 0
         while True:
             # Only a connection that is there is tested in a hurry; a new one takes its time.
             is_in_doubt = self._poke.is_set() and self.address is not None
@@ -114,11 +117,31 @@ class RelayAttachment:
             if not is_reserved:
                 await asyncio.sleep(BACKOFF_S[0])  # however often somebody asks for a check
                 pause_s -= BACKOFF_S[0]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._poke.wait()
-                    # Whoever asked for a check is waiting: begin again with short pauses.
-                    failures = 0
+                if await self._is_poked(pause_s):
+                    failures = 0  # whoever asked for a check is waiting: begin with short pauses
+            elif await self._is_lost(pause_s):
+                # The slot went with its connection. A relay that only takes us to drop us waits.
+                losses = losses + 1 if monotonic() - self._renewed_at < LOST_SOON_S else 0
+                await asyncio.sleep(BACKOFF_S[min(losses, len(BACKOFF_S) - 1)])
+
+    async def _is_poked(self, timeout_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                return await self._poke.wait()
+        return False
+
+    async def _is_lost(self, timeout_s: float) -> bool:
+        """Whether a connection to the relay ended before somebody poked, or the time was over."""
+        poked = asyncio.create_task(self._poke.wait())
+        ends = [asyncio.create_task(each.wait_closed()) for each in self._connections()]
+        waits: list[asyncio.Task[Any]] = [poked, *ends]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            return not poked.done() and any(end.done() for end in ends)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _reserve(self, timeout_s: float) -> bool:
         began = monotonic()
@@ -171,9 +194,12 @@ class RelayAttachment:
 
     async def _drop(self) -> None:
         """Close what may be a dead connection, so that the next attempt dials."""
-        for connection in self._control.connections():
-            if connection.peer_id == self.relay.peer_id and not connection.is_relayed:
-                await connection.close()
+        for connection in self._connections():
+            await connection.close()
+
+    def _connections(self) -> list[ControlConnection]:
+        relay = self.relay.peer_id
+        return [c for c in self._control.connections() if c.peer_id == relay and not c.is_relayed]
 
     def _set(self, state: RelayState, reason: str, address: CircuitAddress | None) -> None:
         if (state, reason) != (self._state, self._reason):

@@ -56,6 +56,39 @@ class TestBeginning:
         assert world.now - began < 0.6
         assert world.ends[0].uses[0][1] == RELAY
 
+    def test_the_relay_is_used_as_soon_as_the_peer_is_heard_on_it(self):
+        """His side was bound later than ours: his first probe is the first that arrives."""
+        world = World()
+        for site in (1, 2):
+            End(world, site, nats("port-restricted", site))
+        near, far = world.ends
+        near.add(RELAY, PathKind.RELAYED)
+        world.run(0.5)
+        began = world.now
+        far.add(RELAY, PathKind.RELAYED)
+        assert world.run(1, lambda: near.path == RELAY)
+        used_after_s = world.now - began
+        assert world.run(1, lambda: far.path == RELAY)
+        assert used_after_s < world.now - began, "half a round trip before him who waits for it"
+
+    def test_a_direct_path_is_not_used_before_it_has_answered(self):
+        """A captured probe can be sent from anywhere."""
+        world = World()
+        for site in (1, 2):
+            End(world, site, nats("port-restricted", site))
+        send = world.send
+
+        def without_answers(sender: End, data: bytes, path: PathAddress) -> None:
+            if data[0] != 0x0A:
+                send(sender, data, path)
+
+        world.send = without_answers  # type: ignore[method-assign]
+        punch(world)
+        world.run(5)
+        for end in world.ends:
+            assert end.path is None
+            assert any(isinstance(state.path, tuple) for state in end.manager._paths)
+
     def test_a_better_path_needs_two_answers(self):
         world = world_with_relay()
         world.run(0.3)

@@ -182,3 +182,23 @@ async def test_close_ends_the_task_in_any_state(slot: Slot):
 
 async def test_close_before_start_is_nothing(slot: Slot):
     await slot.attachment.close()
+
+
+async def test_a_slot_that_went_with_its_connection_is_taken_again_at_once(slot: Slot):
+    slot.attachment.start()
+    await slot.reach(RelayState.RESERVED)
+    (first,) = slot.home.connections()
+    await first.close()
+    await until(lambda: bool(slot.home.connections()), timeout_s=2)
+    (second,) = slot.home.connections()
+    assert second is not first
+    await until(lambda: slot.home.peer_id in slot.relay.slots, timeout_s=2)
+
+
+async def test_a_relay_that_drops_whomever_it_took_is_not_hammered(slot: Slot):
+    slot.attachment.start()
+    for _ in range(3):
+        await until(lambda: bool(slot.relay.slots), timeout_s=5)
+        for connection in slot.relay.connections():
+            await connection.close()
+    assert slot.network.dials[slot.relay.addresses[0]] <= 4
