@@ -21,9 +21,9 @@ import psutil
 from benchmarks.row import Row
 from protocol.identity import KeyPair
 from transport.address import CircuitAddress, TcpAddress
-from transport.control import LibP2pHost
-from transport.control_base import ControlStream
-from transport.control_settings import ControlSettings
+from transport.control.base import ControlStream
+from transport.control.host import LibP2pHost
+from transport.control.settings import ControlSettings
 
 __all__ = ["rows"]
 

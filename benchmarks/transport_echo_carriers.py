@@ -14,13 +14,13 @@ from aioquic.quic.configuration import QuicConfiguration
 
 from protocol.identity import KeyPair
 from transport.base import Stream
-from transport.certificate import make_certificate
-from transport.control import LibP2pHost
-from transport.control_base import ControlStream
+from transport.control.base import ControlStream
+from transport.control.host import LibP2pHost
 from transport.framing import LENGTH_BYTES, encode_length
-from transport.lan_tls import make_client_context, make_server_context
-from transport.quic import QuicHost
-from transport.settings import QuicSettings
+from transport.lan.tls import make_client_context, make_server_context
+from transport.quic.certificate import make_certificate
+from transport.quic.host import QuicHost
+from transport.quic.settings import QuicSettings
 
 __all__ = ["ONE_WAY_BYTES", "PROTOCOL", "Carrier", "control", "data_socket", "stock", "tls"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import trio
 
 from benchmarks.transport_echo_carriers import ONE_WAY_BYTES, PROTOCOL, Carrier
-from transport.control_library import (
+from transport.control.library import (
     NOISE_PROTOCOL,
     YAMUX_PROTOCOL,
     Noise,

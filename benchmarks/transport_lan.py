@@ -15,8 +15,8 @@ import uvloop
 from benchmarks.row import Row
 from protocol.identity import KeyPair
 from transport.base import Connection, Stream
-from transport.lan_tcp import FastLan
-from transport.quic import QuicHost
+from transport.lan.fast_lan import FastLan
+from transport.quic.host import QuicHost
 
 __all__ = ["rows"]
 

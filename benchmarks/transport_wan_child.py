@@ -19,8 +19,8 @@ import uvloop
 from protocol.identity import KeyPair
 from transport.base import Stream
 from transport.errors import TransportError
-from transport.quic import QuicHost
-from transport.settings import QuicSettings
+from transport.quic.host import QuicHost
+from transport.quic.settings import QuicSettings
 
 __all__ = ["main"]
 

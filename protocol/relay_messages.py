@@ -1,6 +1,6 @@
 """What a node and a relay say to one another beyond circuit relay v2, on one page.
 
-Streams of the control plane (`transport/control_base.py`) carry these messages, each as a 4-byte
+Streams of the control plane (`transport/control/base.py`) carry these messages, each as a 4-byte
 big-endian length and one map in canonical CBOR. A request is answered by its answer or by a
 `Refused`, which alone has a `code`; the codes are those of circuit relay v2.
 

@@ -33,12 +33,12 @@ from relay.running import Relay, announced
 from relay.serving import serve_page
 from relay.status import create_status_app
 from relay.where import WhereService
-from transport.circuit_messages import HOP_PROTOCOL
-from transport.control import LibP2pHost
-from transport.control_base import ControlHost
-from transport.control_settings import ControlSettings
+from transport.control.base import ControlHost
+from transport.control.circuit_messages import HOP_PROTOCOL
+from transport.control.host import LibP2pHost
+from transport.control.multiaddr_bytes import encode_tcp
+from transport.control.settings import ControlSettings
 from transport.errors import TransportError
-from transport.multiaddr_bytes import encode_tcp
 
 __all__ = ["run_relay", "start_relay"]
 

@@ -15,7 +15,8 @@ from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from relay.resources import CircuitLimits
 from relay.usage import PeerUsage
-from transport.circuit_messages import (
+from transport.control.base import ControlConnection, ControlStream
+from transport.control.circuit_messages import (
     STOP_PROTOCOL,
     Status,
     StopMessage,
@@ -23,7 +24,6 @@ from transport.circuit_messages import (
     read_message,
     write_message,
 )
-from transport.control_base import ControlConnection, ControlStream
 from transport.errors import TransportError
 
 __all__ = ["EARLY_BYTES_MAX", "Calls", "EarlyBytes"]

@@ -14,7 +14,7 @@ from enum import StrEnum
 from relay.calling import EarlyBytes
 from relay.resources import CircuitLimits, ForwarderLimits
 from relay.usage import DropReason, PeerUsage
-from transport.control_base import ControlStream
+from transport.control.base import ControlStream
 from transport.errors import TransportError
 
 __all__ = ["Carrier", "CircuitEnd", "End"]

@@ -21,7 +21,8 @@ from relay.requests import RequestGate
 from relay.reservations import CircuitCounts, Reservations, network_of
 from relay.resources import CircuitLimits
 from relay.usage import PeerUsage, UsageTable
-from transport.circuit_messages import (
+from transport.control.base import ControlConnection, ControlHost, ControlStream
+from transport.control.circuit_messages import (
     CircuitLimit,
     HopMessage,
     HopType,
@@ -32,7 +33,6 @@ from transport.circuit_messages import (
     read_message,
     write_message,
 )
-from transport.control_base import ControlConnection, ControlHost, ControlStream
 from transport.errors import TransportError
 
 __all__ = ["CircuitService"]

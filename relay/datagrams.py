@@ -17,8 +17,8 @@ from relay.forwarder import Forwarder
 from relay.reflector import Reflection, Reflector
 from relay.resources import Resources
 from relay.usage import DropReason
-from transport.udp_batch import BatchSocket, BatchStatistics, Run
-from transport.udp_socket import SocketAddress
+from transport.udp.batch import BatchSocket, BatchStatistics, Run
+from transport.udp.udp_socket import SocketAddress
 
 __all__ = ["RelayDatagrams"]
 

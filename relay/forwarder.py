@@ -34,7 +34,7 @@ from protocol.identity import PeerId
 from relay.errors import limit_reached
 from relay.resources import ForwarderLimits
 from relay.usage import DropReason, PeerUsage, UsageTable
-from transport.udp_socket import SocketAddress
+from transport.udp.udp_socket import SocketAddress
 
 __all__ = ["Forwarder", "ForwarderStatistics", "Grant", "Side"]
 

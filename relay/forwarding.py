@@ -23,8 +23,8 @@ from relay.forwarder import Forwarder
 from relay.requests import RequestGate
 from relay.reservations import network_of
 from relay.resources import CircuitLimits, ForwarderLimits
-from transport.control_base import ControlStream
-from transport.control_messages import read_message, write_message
+from transport.control.base import ControlStream
+from transport.control.messages import read_message, write_message
 from transport.errors import TransportError
 
 __all__ = ["ForwardingService"]

@@ -14,7 +14,7 @@ from protocol.errors import RemoteProtocolError
 from relay.resources import ReflectorLimits
 from relay.token_bucket import TokenBucket
 from relay.usage import DropReason
-from transport.udp_socket import SocketAddress
+from transport.udp.udp_socket import SocketAddress
 
 __all__ = ["Reflection", "Reflector"]
 

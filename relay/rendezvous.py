@@ -27,8 +27,8 @@ from relay.errors import RequestRefused, limit_reached
 from relay.records import Records
 from relay.requests import RequestGate
 from relay.resources import RendezvousLimits
-from transport.control_base import ControlStream
-from transport.control_messages import read_message, write_message
+from transport.control.base import ControlStream
+from transport.control.messages import read_message, write_message
 from transport.errors import PeerGone, TransportError
 
 __all__ = ["RendezvousService"]

@@ -13,7 +13,7 @@ from protocol.identity import PeerId
 from protocol.relay_messages import RefusalCode
 from relay.errors import limit_reached
 from relay.resources import CircuitLimits
-from transport.control_base import ControlConnection
+from transport.control.base import ControlConnection
 
 __all__ = ["CircuitCounts", "Reservations", "Slot", "network_of"]
 

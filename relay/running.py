@@ -16,7 +16,7 @@ from relay.rendezvous import RendezvousService
 from relay.requests import RequestGate
 from relay.status import Identity
 from transport.address import TcpAddress
-from transport.control_base import ControlHost
+from transport.control.base import ControlHost
 
 __all__ = ["Relay", "announced"]
 

@@ -3,8 +3,8 @@
 from protocol.relay_messages import Where
 from relay.errors import RequestRefused
 from relay.requests import RequestGate
-from transport.control_base import ControlStream
-from transport.control_messages import write_message
+from transport.control.base import ControlStream
+from transport.control.messages import write_message
 
 __all__ = ["WhereService"]
 

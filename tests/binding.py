@@ -5,7 +5,7 @@ from dataclasses import replace
 from protocol.datagram import Bind, Bound
 from relay.forwarder import Forwarder
 from relay.usage import DropReason
-from transport.udp_socket import SocketAddress
+from transport.udp.udp_socket import SocketAddress
 
 
 def with_cookie(bind: Bind, bound: bytes) -> Bind:

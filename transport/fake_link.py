@@ -13,7 +13,7 @@ from protocol.limits import FRAME_BYTES_MAX
 from transport.base import Connection, PathKind, Stream, StreamStatistics
 from transport.errors import PeerGone, ProtocolNotSupported, StreamReset, TransportError
 from transport.framing import LENGTH_BYTES
-from transport.quic_seams import ResetCode
+from transport.quic.seams import ResetCode
 
 if TYPE_CHECKING:
     from transport.testing import FakeHost

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from protocol.errors import PieceworkError
 from transport.base import Stream, StreamHandler
-from transport.quic_seams import ResetCode
+from transport.quic.seams import ResetCode
 
 __all__ = ["Handlers"]
 

@@ -2,8 +2,8 @@
 
 from protocol.identity import PeerId
 from transport.base import Connection, PathKind, Stream
-from transport.lan_tcp import FastLan
-from transport.quic_connection import QuicConnection
+from transport.lan.fast_lan import FastLan
+from transport.quic.connection import QuicConnection
 
 __all__ = ["HomeConnection"]
 

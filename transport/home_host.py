@@ -19,27 +19,27 @@ from protocol.errors import LocalProtocolError, PieceworkError
 from protocol.identity import KeyPair, PeerId
 from transport.address import Address, AnyAddress, CircuitAddress, TcpAddress
 from transport.base import Host, PathKind, StreamHandler
-from transport.control_base import ControlHost
-from transport.control_plane import ControlFactory, ControlPlane
-from transport.endpoint import EndpointStatistics
+from transport.control.base import ControlHost
 from transport.errors import Attempt, DialFailed
 from transport.home_connection import HomeConnection
-from transport.interface_watch import InterfaceWatch
 from transport.interfaces import is_loopback, path_kind_of
-from transport.lan_tcp import FastLan
+from transport.lan.fast_lan import FastLan
 from transport.network_status import network_status
-from transport.port_mapping import PortMapper
-from transport.probing import Probing
-from transport.quic import QuicHost
-from transport.quic_connection import QuicConnection
-from transport.quic_seams import CloseCode
+from transport.paths.probing import Probing
+from transport.paths.reflector_client import ReflectorClient
+from transport.quic.connection import QuicConnection
+from transport.quic.endpoint import EndpointStatistics
+from transport.quic.host import QuicHost
+from transport.quic.seams import CloseCode
+from transport.quic.settings import QuicSettings
 from transport.race import first_of
-from transport.reach_link import ReachLink
-from transport.reflector_client import ReflectorClient
-from transport.relay_attachment import RelayStatus
-from transport.settings import QuicSettings
-from transport.udp_socket import has_ipv6
-from transport.whereabouts import Whereabouts
+from transport.reach.attachment import RelayStatus
+from transport.reach.control_plane import ControlFactory, ControlPlane
+from transport.reach.interface_watch import InterfaceWatch
+from transport.reach.port_mapping import PortMapper
+from transport.reach.reach_link import ReachLink
+from transport.reach.whereabouts import Whereabouts
+from transport.udp.udp_socket import has_ipv6
 
 __all__ = ["EVERYWHERE", "HomeHost"]
 
@@ -271,6 +271,6 @@ def _discard(connection: QuicConnection) -> None:
 
 async def _libp2p(key: KeyPair) -> ControlHost:
     """A control plane that dials and does not listen: homes are reached by their relays."""
-    from transport.control import LibP2pHost
+    from transport.control.host import LibP2pHost
 
     return await LibP2pHost.start(key, listen=())

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from transport.address import AnyAddress
 from transport.home_connection import HomeConnection
-from transport.lan_verdict import LanVerdict
-from transport.path_state import PathReport, PathStatus
-from transport.reach_link import ReachLink
-from transport.relay_attachment import RelayStatus
-from transport.whereabouts import Whereabouts
+from transport.lan.verdict import LanVerdict
+from transport.paths.state import PathReport, PathStatus
+from transport.reach.attachment import RelayStatus
+from transport.reach.reach_link import ReachLink
+from transport.reach.whereabouts import Whereabouts
 
 __all__ = ["network_status"]
 

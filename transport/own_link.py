@@ -17,7 +17,7 @@ from transport.address import AnyAddress
 from transport.base import Connection, Host, PathKind, Stream, StreamHandler, StreamStatistics
 from transport.errors import PeerGone, ProtocolNotSupported, StreamReset
 from transport.handlers import Handlers
-from transport.quic_seams import ResetCode
+from transport.quic.seams import ResetCode
 
 __all__ = ["OwnLinkHost"]
 

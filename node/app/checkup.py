@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from protocol.errors import PieceworkError
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 __all__ = ["Check", "run_checks"]
 

@@ -11,8 +11,8 @@ from typing import Final
 import httpx
 
 from protocol.limits import RECORD_CLOCK_SKEW_S
-from transport.diagnosis import Finding, Level
-from transport.net_findings import RelayReport
+from transport.diagnosis.finding import Finding, Level
+from transport.diagnosis.network_findings import RelayReport
 
 __all__ = [
     "ClockReading",

@@ -17,9 +17,9 @@ from node.app.node_check import check_node
 from protocol.errors import PieceworkError
 from protocol.identity import KeyPair
 from transport.address import TcpAddress
-from transport.control import LibP2pHost
-from transport.diagnosis import Finding
-from transport.net_diagnosis import NetDiagnosis
+from transport.control.host import LibP2pHost
+from transport.diagnosis.finding import Finding
+from transport.diagnosis.network import NetDiagnosis
 
 __all__ = ["DoctorOptions", "Progress", "examine"]
 

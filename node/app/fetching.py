@@ -36,7 +36,7 @@ from protocol.errors import EngineError, RemoteProtocolError
 from protocol.identity import PeerId
 from protocol.route import Span
 from transport.address import Address
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 __all__ = [
     "HUB",

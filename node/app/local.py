@@ -20,7 +20,7 @@ from protocol.announcement import Announcement
 from protocol.identity import KeyPair
 from protocol.route import Span
 from protocol.tensor import WireDtype
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 __all__ = ["LocalConfig", "local_head"]
 

@@ -13,7 +13,7 @@ from node.engine.backends import available_backends
 from node.engine.errors import BackendMissing
 from node.engine.probe import EngineProbe, probe_engine
 from node.hardware import available_memory_bytes
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 __all__ = ["check_disk", "check_engines", "check_memory", "check_ports", "engine_findings"]
 

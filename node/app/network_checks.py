@@ -9,10 +9,10 @@ from node.market_client import MarketClient
 from protocol.errors import RemoteProtocolError
 from protocol.identity import KeyPair
 from transport.address import TcpAddress, known_addresses
-from transport.diagnosis import Finding, Level
-from transport.lan_diagnosis import diagnose_lan
-from transport.net_diagnosis import NetDiagnosis
-from transport.quic import QuicHost
+from transport.diagnosis.finding import Finding, Level
+from transport.diagnosis.lan_diagnosis import diagnose_lan
+from transport.diagnosis.network import NetDiagnosis
+from transport.quic.host import QuicHost
 
 __all__ = ["check_lan", "check_market_and_clock", "relays_of_market", "soften"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from node.app.running import NotRunning, read_status
 from transport.base import PathKind
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 __all__ = ["check_node", "node_findings"]
 

@@ -39,10 +39,10 @@ from protocol.identity import KeyPair
 from protocol.machine import MachineRecord, MachineState
 from transport.address import Address
 from transport.base import Host
-from transport.discovery import Discovery
-from transport.discovery_mdns import MdnsDiscovery
-from transport.discovery_static import StaticDiscovery
 from transport.home_host import HomeHost
+from transport.lan.discovery import Discovery
+from transport.lan.mdns import MdnsDiscovery
+from transport.lan.static import StaticDiscovery
 from transport.own_link import OwnLinkHost
 
 __all__ = ["LanNetwork", "NetworkOpener", "View", "open_lan", "run_up"]

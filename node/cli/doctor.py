@@ -18,8 +18,8 @@ from node.cli.options import home_path, network_options
 from node.cli.program import fail, run_task
 from protocol.errors import PieceworkError
 from transport.address import TcpAddress
-from transport.diagnosis import Finding, Level
-from transport.discovery_static import parse_host_port
+from transport.diagnosis.finding import Finding, Level
+from transport.lan.static import parse_host_port
 
 __all__ = ["exit_code", "plain_lines", "report_object", "run_doctor"]
 

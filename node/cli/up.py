@@ -23,7 +23,7 @@ from node.errors import ConfigInvalid
 from node.hardware import available_memory_bytes
 from protocol.errors import LocalProtocolError, PieceworkError
 from protocol.tensor import WireDtype
-from transport.discovery_static import parse_host_port
+from transport.lan.static import parse_host_port
 
 __all__ = ["UpOptions", "go_up"]
 

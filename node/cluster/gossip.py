@@ -22,8 +22,8 @@ from protocol.identity import KeyPair, PeerId
 from protocol.machine import MachineRecord
 from transport.address import AnyAddress, known_addresses
 from transport.base import Connection, Host, Stream
-from transport.discovery import Sighting
 from transport.errors import StreamReset
+from transport.lan.discovery import Sighting
 
 __all__ = ["Gossip"]
 

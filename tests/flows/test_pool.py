@@ -19,7 +19,7 @@ from protocol.frame import PROTOCOL
 from protocol.identity import KeyPair
 from transport.address import Address
 from transport.errors import TransportError
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

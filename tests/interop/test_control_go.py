@@ -7,9 +7,9 @@ import pytest
 
 from protocol.identity import KeyPair
 from transport.address import CircuitAddress, TcpAddress
-from transport.circuit_messages import HOP_PROTOCOL
-from transport.control import LibP2pHost
-from transport.control_identify import identify, ping
+from transport.control.circuit_messages import HOP_PROTOCOL
+from transport.control.host import LibP2pHost
+from transport.control.identify import identify, ping
 from transport.errors import DialFailed, ProtocolNotSupported
 
 from .p2pd import DaemonError, find_p2pd, go_peer

@@ -8,7 +8,7 @@ from protocol.identity import KeyPair
 from tests.interop import js_peer
 from transport.address import Address
 from transport.libp2p_identify import identify, ping
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 pytestmark = pytest.mark.skipif(bool(js_peer.why_missing()), reason=js_peer.why_missing())
 

@@ -13,10 +13,10 @@ from tests.netlab.lab import Lab
 from tests.netlab.nat import NatKind
 from tests.netlab.node import Host
 from tests.netlab.requirements import what_is_missing
-from transport.diagnosis import Level
-from transport.nat_probe import ReflectorPorts, observe_nat
-from transport.nat_type import NatType, classify
-from transport.net_findings import nat_findings
+from transport.diagnosis.finding import Level
+from transport.diagnosis.nat_probe import ReflectorPorts, observe_nat
+from transport.diagnosis.nat_type import NatType, classify
+from transport.diagnosis.network_findings import nat_findings
 
 PROGRAMS = Path(sys.executable).parent
 REFLECTOR_PORTS = (4001, 4002)

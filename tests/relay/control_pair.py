@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from protocol.identity import KeyPair, PeerId
-from transport.control_base import ControlConnection, ControlHost, ControlStream
+from transport.control.base import ControlConnection, ControlHost, ControlStream
 from transport.errors import PeerGone, StreamReset
 
 WINDOW_BYTES = 256 * 1024

@@ -29,8 +29,8 @@ from relay.resources import CircuitLimits
 from tests.binding import with_cookie
 from tests.relay.test_records import hello
 from transport.address import CircuitAddress, TcpAddress
-from transport.control import LibP2pHost
-from transport.control_messages import read_message, write_message
+from transport.control.host import LibP2pHost
+from transport.control.messages import read_message, write_message
 from transport.errors import DialFailed, RelayRefused, TransportError
 
 ECHO = "/test/echo/1"

@@ -11,7 +11,7 @@ from relay.requests import RequestGate
 from relay.resources import CircuitLimits, ForwarderLimits
 from relay.usage import UsageTable
 from tests.relay.control_pair import RelayHost
-from transport.circuit_messages import (
+from transport.control.circuit_messages import (
     HOP_PROTOCOL,
     HopMessage,
     HopType,

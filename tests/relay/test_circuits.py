@@ -9,7 +9,7 @@ from relay.requests import PENDING_PER_PEER_MAX, RequestGate
 from relay.resources import CircuitLimits, ForwarderLimits
 from relay.usage import UsageTable
 from tests.relay.control_pair import WINDOW_BYTES, RelayHost, peer_id
-from transport.circuit_messages import (
+from transport.control.circuit_messages import (
     HOP_PROTOCOL,
     CircuitLimit,
     HopMessage,

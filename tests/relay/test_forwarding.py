@@ -18,7 +18,7 @@ from relay.requests import RequestGate
 from relay.resources import CircuitLimits, ForwarderLimits
 from tests.binding import bind_at
 from tests.relay.control_pair import RelayHost, peer_id
-from transport.control_messages import read_message, write_message
+from transport.control.messages import read_message, write_message
 from transport.errors import StreamReset
 
 SOURCE = ("203.0.113.7", 5000)

@@ -35,7 +35,7 @@ from relay.usage import DropReason, UsageTable
 from tests.hostile import Mutator, nothing_unhandled, object_count
 from tests.relay.control_pair import RelayHost
 from tests.relay.test_rendezvous import fresh
-from transport.circuit_messages import HOP_PROTOCOL, HopMessage, HopType, write_message
+from transport.control.circuit_messages import HOP_PROTOCOL, HopMessage, HopType, write_message
 
 SEED = 20_261_121
 DATAGRAM_COUNT, BATCH = 20_000, 100

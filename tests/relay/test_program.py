@@ -14,8 +14,8 @@ from protocol.identity import KeyPair
 from protocol.relay_messages import FORWARD_PROTOCOL, ForwardGrant, ForwardRequest, decode_answer
 from tests.relay.test_app import ECHO, TIMEOUT_S, dial, echo, echoes
 from transport.address import TcpAddress
-from transport.control import LibP2pHost
-from transport.control_messages import read_message, write_message
+from transport.control.host import LibP2pHost
+from transport.control.messages import read_message, write_message
 from transport.errors import DialFailed
 
 START_S = 20

@@ -22,7 +22,7 @@ from relay.requests import PENDING_PER_PEER_MAX, RequestGate
 from relay.resources import CircuitLimits, RendezvousLimits
 from tests.relay.control_pair import RelayHost
 from tests.relay.test_records import hello
-from transport.control_messages import read_message, write_message
+from transport.control.messages import read_message, write_message
 from transport.errors import StreamReset
 
 

@@ -5,7 +5,7 @@ from relay.requests import RequestGate
 from relay.resources import CircuitLimits
 from relay.where import WhereService
 from tests.relay.control_pair import RelayHost
-from transport.control_messages import read_message
+from transport.control.messages import read_message
 from transport.errors import StreamReset
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
 
-from transport.congestion import CongestionController
-from transport.pacing import Pacer
+from transport.congestion.controller import CongestionController
+from transport.congestion.pacing import Pacer
 
 __all__ = ["SIZE", "Link", "Network", "Sender", "mbit"]
 

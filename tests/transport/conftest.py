@@ -6,8 +6,8 @@ import pytest
 
 from protocol.identity import KeyPair
 from transport.base import Stream
-from transport.quic import QuicHost
-from transport.settings import QuicSettings
+from transport.quic.host import QuicHost
+from transport.quic.settings import QuicSettings
 
 ECHO = "/test/echo/1"
 

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from protocol.identity import KeyPair
-from transport.control import LibP2pHost
+from transport.control.host import LibP2pHost
 
 LOOPBACK = (("127.0.0.1", 0),)
 

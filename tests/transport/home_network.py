@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from protocol.identity import KeyPair
+from tests.transport.conftest import ECHO, echo
+from tests.transport.hostile_pair import Session
+from tests.transport.lying_relay import LyingRelay
 from transport.address import Address
-from transport.control_testing import FakeControl
+from transport.control.testing import FakeControl
 from transport.home_host import HomeHost
-
-from .conftest import ECHO, echo
-from .hostile_pair import Session
-from .lying_relay import LyingRelay
 
 
 class Victim:

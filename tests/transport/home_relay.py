@@ -11,7 +11,7 @@ from relay.requests import RequestGate
 from relay.resources import Resources
 from relay.where import WhereService
 from transport.address import TcpAddress
-from transport.control_testing import FakeControl
+from transport.control.testing import FakeControl
 
 
 class HomeRelay:

@@ -12,15 +12,14 @@ from time import monotonic
 
 from protocol.datagram import forwarded
 from protocol.reach import Candidate, CandidateKind, NATHints
+from tests.transport.conftest import ECHO, StartHost
+from tests.transport.wires import Address, FakeRelay, NATPair
 from transport.base import Connection
-from transport.link import Link
-from transport.path_address import CircuitPath
-from transport.probing import Probing
-from transport.quic import QuicHost
-from transport.quic_connection import QuicConnection
-
-from .conftest import ECHO, StartHost
-from .wires import Address, FakeRelay, NATPair
+from transport.paths.link import Link
+from transport.paths.path_address import CircuitPath
+from transport.paths.probing import Probing
+from transport.quic.connection import QuicConnection
+from transport.quic.host import QuicHost
 
 
 class Recorder(NATPair):

@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from protocol.identity import KeyPair
+from tests.transport.conftest import ECHO, echo
 from transport.base import Connection, Stream
-from transport.lan_settings import LanSettings
-from transport.lan_tcp import FastLan
-from transport.lan_tls import make_client_context
-from transport.lan_wire import LAN_PROTOCOL, Offer, Want
-from transport.quic import QuicHost
-from transport.settings import QuicSettings
-
-from .conftest import ECHO, echo
+from transport.lan.fast_lan import FastLan
+from transport.lan.settings import LanSettings
+from transport.lan.tls import make_client_context
+from transport.lan.wire import LAN_PROTOCOL, Offer, Want
+from transport.quic.host import QuicHost
+from transport.quic.settings import QuicSettings
 
 __all__ = ["LanPair", "lan_pair", "raw_tls", "take_offer"]
 

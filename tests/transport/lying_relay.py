@@ -14,11 +14,10 @@ from protocol.relay_messages import (
     Refused,
     Where,
 )
-from transport.control_base import ControlStream
-from transport.control_messages import read_message, write_message
-from transport.control_testing import FakeControl, FakeControlHost
-
-from .wires import Address, FakeRelay, Port, Side
+from tests.transport.wires import Address, FakeRelay, Port, Side
+from transport.control.base import ControlStream
+from transport.control.messages import read_message, write_message
+from transport.control.testing import FakeControl, FakeControlHost
 
 
 class LyingRelay(FakeRelay):

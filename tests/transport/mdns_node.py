@@ -10,7 +10,7 @@ import uvloop
 
 from protocol.identity import KeyPair
 from transport.address import Address
-from transport.discovery_mdns import MdnsDiscovery
+from transport.lan.mdns import MdnsDiscovery
 
 
 def say(*words: object) -> None:

@@ -12,10 +12,10 @@ from itertools import count
 
 from protocol.reach import Candidate, CandidateKind, Filtering, Mapping, NATHints
 from transport.base import PathKind
-from transport.holepunch import Punch
-from transport.path import PathManager
-from transport.path_actions import PeerDead, SendProbe, UsePath, WantSignal
-from transport.path_address import CircuitPath, PathAddress
+from transport.paths.actions import PeerDead, SendProbe, UsePath, WantSignal
+from transport.paths.holepunch import Punch
+from transport.paths.manager import PathManager
+from transport.paths.path_address import CircuitPath, PathAddress
 
 Address = tuple[str, int]
 

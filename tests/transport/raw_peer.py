@@ -9,7 +9,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
 
-from transport.certificate import TlsIdentity
+from transport.quic.certificate import TlsIdentity
 
 
 class RawPeer:

@@ -4,20 +4,19 @@ import asyncio
 from collections.abc import Sequence
 
 from protocol.identity import KeyPair
+from tests.transport.conftest import ECHO, echo
+from tests.transport.home_relay import HomeRelay
 from transport.address import CircuitAddress
 from transport.base import Stream
-from transport.control_testing import FakeControl, FakeControlHost
-from transport.probing import Probing
-from transport.quic import QuicHost
-from transport.quic_connection import QuicConnection
-from transport.reacher import Reacher
-from transport.reflector_client import ReflectorClient
-from transport.relays import Relays
-from transport.settings import QuicSettings
-from transport.whereabouts import Whereabouts
-
-from .conftest import ECHO, echo
-from .home_relay import HomeRelay
+from transport.control.testing import FakeControl, FakeControlHost
+from transport.paths.probing import Probing
+from transport.paths.reflector_client import ReflectorClient
+from transport.quic.connection import QuicConnection
+from transport.quic.host import QuicHost
+from transport.quic.settings import QuicSettings
+from transport.reach.reacher import Reacher
+from transport.reach.relays import Relays
+from transport.reach.whereabouts import Whereabouts
 
 FARAWAY = "192.0.2.1"
 """What a node says of itself that cannot be reached directly (RFC 5737)."""

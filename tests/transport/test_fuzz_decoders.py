@@ -32,15 +32,17 @@ from protocol.reach import (
 from protocol.relay_messages import ForwardGrant, ForwardRequest, Where, decode_answer
 from protocol.rendezvous_messages import Discovered, decode_rendezvous_request
 from tests.hostile import Mutator, object_count
+from tests.transport.control.test_circuit_messages import MESSAGES, Pipe
 from transport.address import TcpAddress, parse_address
-from transport.circuit_messages import HopMessage, StopMessage
-from transport.circuit_messages import read_message as read_circuit_message
-from transport.control_messages import read_message
-from transport.discovery_record import properties_of, sighting_of
+from transport.control.circuit_messages import HopMessage, StopMessage
+from transport.control.circuit_messages import read_message as read_circuit_message
+from transport.control.messages import read_message
+from transport.control.multiaddr_bytes import decode_address, encode_address
 from transport.framing import FrameReader, encode_length
-from transport.lan_chunks import ChunkReader
-from transport.lan_tickets import TicketBook
-from transport.lan_wire import (
+from transport.lan.chunks import ChunkReader
+from transport.lan.record import properties_of, sighting_of
+from transport.lan.tickets import TicketBook
+from transport.lan.wire import (
     ChunkKind,
     LanHost,
     Offer,
@@ -53,11 +55,8 @@ from transport.lan_wire import (
     opening_name_bytes,
 )
 from transport.libp2p_identify import Identity
-from transport.multiaddr_bytes import decode_address, encode_address
 from transport.multistream import HEADER, LINE_BYTES_MAX, Initiator, Responder, encode_line
-from transport.tunnel import TUNNEL_DATAGRAM_BYTES, Tunnel
-
-from .test_circuit_messages import MESSAGES, Pipe
+from transport.reach.tunnel import TUNNEL_DATAGRAM_BYTES, Tunnel
 
 SEED = 20_261_121
 EACH = 1500

@@ -11,17 +11,16 @@ from aioquic.tls import Epoch
 
 from protocol.identity import KeyPair
 from tests.hostile import MIB, nothing_unhandled, resident_bytes
+from tests.transport.conftest import StartHost
+from tests.transport.hostile_pair import Session
+from tests.transport.raw_peer import RawPeer
 from transport.base import Stream
-from transport.certificate import make_certificate
 from transport.errors import DialFailed
 from transport.framing import encode_length
 from transport.multistream import Initiator
-from transport.quic_private_arrived import CRYPTO_BYTES_MAX, STREAM_GAPS_MAX, Arrived
-from transport.settings import QuicSettings
-
-from .conftest import StartHost
-from .hostile_pair import Session
-from .raw_peer import RawPeer
+from transport.quic.certificate import make_certificate
+from transport.quic.private_arrived import CRYPTO_BYTES_MAX, STREAM_GAPS_MAX, Arrived
+from transport.quic.settings import QuicSettings
 
 IDENTITY = make_certificate(KeyPair.generate())
 

@@ -27,16 +27,15 @@ from protocol.reach import (
     encode_reach,
 )
 from tests.hostile import Mutator, nothing_unhandled
+from tests.transport.home_network import Network, Victim, circuits_of, home_network, whole
 from transport.address import CircuitAddress
-from transport.control_base import ControlConnection, ControlStream
-from transport.forwarder_client import RETRY_S
-from transport.holepunch import INTERVAL_S
+from transport.control.base import ControlConnection, ControlStream
 from transport.home_host import HomeHost
-from transport.reach_messages import REACH_PROTOCOL
-from transport.reach_responder import LINKS_PER_PEER_MAX, ROUND_GAP_S
-from transport.tunnel import TUNNEL_PROTOCOL
-
-from .home_network import Network, Victim, circuits_of, home_network, whole
+from transport.paths.forwarder_client import RETRY_S
+from transport.paths.holepunch import INTERVAL_S
+from transport.reach.messages import REACH_PROTOCOL
+from transport.reach.responder import LINKS_PER_PEER_MAX, ROUND_GAP_S
+from transport.reach.tunnel import TUNNEL_PROTOCOL
 
 SEED = 20_261_121
 STREAM_COUNT, AT_ONCE = 400, 20

@@ -13,13 +13,12 @@ from time import monotonic
 from protocol.datagram import Bind, Bound, Probe, Probed, Reflect, Reflected, forwarded
 from protocol.identity import KeyPair
 from tests.hostile import MIB, Mutator, nothing_unhandled, object_count, resident_bytes
-from transport.certificate import make_certificate
+from tests.transport.conftest import ECHO, StartHost
+from tests.transport.hostile_pair import HostilePair, Session, hostile_pair
+from tests.transport.raw_peer import RawPeer
 from transport.multistream import Initiator
-from transport.settings import QuicSettings
-
-from .conftest import ECHO, StartHost
-from .hostile_pair import HostilePair, Session, hostile_pair
-from .raw_peer import RawPeer
+from transport.quic.certificate import make_certificate
+from transport.quic.settings import QuicSettings
 
 SEED = 20_261_121
 WAYS = ("stranger", "relay", "circuit", "peer")

@@ -7,18 +7,17 @@ import pytest
 
 from protocol.errors import LocalProtocolError
 from protocol.identity import KeyPair, PeerId
+from tests.transport.conftest import ECHO, echo
+from tests.transport.control_hosts import until
+from tests.transport.home_relay import HomeRelay, settled_tasks
 from transport.address import Address, CircuitAddress, TcpAddress
 from transport.base import PathKind
-from transport.control_testing import FakeControl, FakeControlHost
+from transport.control.testing import FakeControl, FakeControlHost
 from transport.errors import DialFailed
 from transport.home_host import ADDRESSES_MAX, HomeHost
-from transport.lan_stream import LanStream
-from transport.quic_stream import QuicStream
-from transport.relay_attachment import CHECK_GAP_S, RelayState
-
-from .conftest import ECHO, echo
-from .control_hosts import until
-from .home_relay import HomeRelay, settled_tasks
+from transport.lan.stream import LanStream
+from transport.quic.stream import QuicStream
+from transport.reach.attachment import CHECK_GAP_S, RelayState
 
 StartHome = Callable[..., Awaitable[HomeHost]]
 

@@ -14,7 +14,7 @@ from transport.libp2p_identify import (
     identify,
     ping,
 )
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 
 @pytest.fixture

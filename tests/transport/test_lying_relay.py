@@ -12,20 +12,19 @@ from protocol.reach import Candidate, CandidateKind, NATHints
 from tests.hostile import nothing_unhandled
 from tests.netlab.lab import Lab
 from tests.netlab.requirements import needs_lab
+from tests.transport.conftest import StartHost
+from tests.transport.home_network import Network, Victim, circuits_of, home_network, whole
+from tests.transport.hostile_pair import HostilePair, Session, hostile_pair
+from tests.transport.lying_relay import LyingRelay
 from transport.address import Address
 from transport.base import PathKind
-from transport.circuit_messages import Status
+from transport.control.circuit_messages import Status
 from transport.errors import DialFailed
-from transport.forwarder_client import RETRY_S, BindingState
-from transport.holepunch import INTERVAL_S
 from transport.home_host import HomeHost
-from transport.path_address import CircuitPath
-from transport.relay_attachment import RelayState
-
-from .conftest import StartHost
-from .home_network import Network, Victim, circuits_of, home_network, whole
-from .hostile_pair import HostilePair, Session, hostile_pair
-from .lying_relay import LyingRelay
+from transport.paths.forwarder_client import RETRY_S, BindingState
+from transport.paths.holepunch import INTERVAL_S
+from transport.paths.path_address import CircuitPath
+from transport.reach.attachment import RelayState
 
 
 @pytest.fixture

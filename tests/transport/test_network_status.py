@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from protocol.identity import KeyPair
-from transport.control_testing import FakeControl
+from tests.transport.conftest import ECHO, echo
+from tests.transport.control_hosts import until
+from tests.transport.home_relay import HomeRelay
+from transport.control.testing import FakeControl
 from transport.errors import DialFailed
 from transport.home_host import HomeHost
-from transport.reach_messages import REACH_PROTOCOL
-
-from .conftest import ECHO, echo
-from .control_hosts import until
-from .home_relay import HomeRelay
+from transport.reach.messages import REACH_PROTOCOL
 
 
 @pytest.fixture

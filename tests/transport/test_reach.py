@@ -8,19 +8,18 @@ import pytest
 
 from protocol.identity import KeyPair
 from protocol.reach import Connect, NATHints
+from tests.transport.conftest import ECHO
+from tests.transport.control_hosts import read_all, until
+from tests.transport.home_relay import HomeRelay, settled_tasks
+from tests.transport.reach_pair import Node, echoed
 from transport.address import CircuitAddress, TcpAddress
 from transport.base import PathKind
-from transport.control_base import ControlStream
-from transport.control_testing import FakeControl
+from transport.control.base import ControlStream
+from transport.control.testing import FakeControl
 from transport.errors import DialFailed
-from transport.path_address import TunnelPath
-from transport.reach_messages import REACH_PROTOCOL, expect, send
-from transport.reach_signalling import AGAIN_TIMEOUT_S
-
-from .conftest import ECHO
-from .control_hosts import read_all, until
-from .home_relay import HomeRelay, settled_tasks
-from .reach_pair import Node, echoed
+from transport.paths.path_address import TunnelPath
+from transport.reach.messages import REACH_PROTOCOL, expect, send
+from transport.reach.signalling import AGAIN_TIMEOUT_S
 
 StartNode = Callable[..., Awaitable[Node]]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.datagram import Bind, Bound, Reflect, Reflected, is_genuine
-from transport.forwarder_client import CircuitBinding
-from transport.path_address import CircuitPath
-from transport.probing import Probing
+from transport.paths.forwarder_client import CircuitBinding
+from transport.paths.path_address import CircuitPath
+from transport.paths.probing import Probing
 
 Address = tuple[str, int]
 

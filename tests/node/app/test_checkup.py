@@ -4,7 +4,7 @@ import asyncio
 
 from node.app.checkup import Check, run_checks
 from protocol.errors import PieceworkError
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 FINE = Finding("fine", Level.OK, "All is well.")
 

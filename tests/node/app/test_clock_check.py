@@ -9,8 +9,8 @@ import pytest
 from node.app.clock_check import ClockReading, clock_finding, read_market_clock, relay_clocks
 from protocol.identity import KeyPair
 from transport.address import TcpAddress
-from transport.diagnosis import Level
-from transport.net_findings import RelayReport
+from transport.diagnosis.finding import Level
+from transport.diagnosis.network_findings import RelayReport
 
 RELAY = TcpAddress("9.9.9.1", 4001, KeyPair.generate().peer_id)
 

@@ -18,7 +18,7 @@ from protocol.tensor import WireDtype
 from tests.node.cluster.house import NAME as HOME
 from tests.node.cluster.house import record_of
 from tests.node.models.checkpoints import NAME, make_model
-from transport.discovery import Sighting
+from transport.lan.discovery import Sighting
 from transport.testing import FakeNetwork
 
 MEETING_S = 0.5

@@ -23,7 +23,7 @@ from protocol.identity import KeyPair
 from protocol.route import Span
 from tests.node.models.checkpoints import NAME, make_model
 from tests.node.models.hub_server import serving
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 
 SPAN = Span(1, 3)
 NO_LAYERS = Span(0, 0)

@@ -7,7 +7,7 @@ import pytest
 from node.app.machine_checks import check_disk, check_memory, check_ports, engine_findings
 from node.engine.errors import BackendMissing
 from node.engine.probe import EngineProbe, probe_engine
-from transport.diagnosis import Level
+from transport.diagnosis.finding import Level
 
 FAST = EngineProbe("torch 2", "cpu", "float32", 80.0)
 SLOW = EngineProbe("mlx 0", "cpu", "float32", 2.0)

@@ -7,7 +7,7 @@ from node.app.node_check import node_findings
 from node.config import NetworkOptions
 from protocol.identity import KeyPair
 from transport.base import PathKind
-from transport.diagnosis import Level
+from transport.diagnosis.finding import Level
 from transport.home_host import HomeHost
 from transport.testing import FakeNetwork
 

@@ -6,7 +6,7 @@ from node.app.doctor import DoctorOptions
 from node.app.network_checks import relays_of_market, soften
 from protocol.identity import KeyPair
 from transport.address import TcpAddress
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 RELAY = TcpAddress("9.9.9.1", 4001, KeyPair.generate().peer_id)
 

@@ -3,7 +3,7 @@
 import json
 
 from node.app.node_check import check_node, node_findings
-from transport.diagnosis import Level
+from transport.diagnosis.finding import Level
 
 
 def path(kind: str, *, is_current: bool = True, reason: str = "") -> dict[str, object]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from node.cli.doctor import exit_code, plain_lines, report_object, run_doctor
-from transport.diagnosis import Finding, Level
+from transport.diagnosis.finding import Finding, Level
 
 FINDINGS = [
     Finding("disk", Level.OK, "9.0 GiB free."),

@@ -11,7 +11,7 @@ from node.cluster.handshake import ClusterSecret, derive_secret
 from protocol.identity import KeyPair
 from protocol.machine import MachineRecord, MachineState, Room
 from protocol.route import Span
-from transport.discovery import Sighting
+from transport.lan.discovery import Sighting
 from transport.testing import FakeHost, FakeNetwork
 
 MODEL = b"m" * 32

@@ -29,7 +29,7 @@ from protocol.weights import (
 )
 from tests.node.models.checkpoints import LAYERS, NAME, make_model
 from transport.errors import TransportError
-from transport.quic import QuicHost
+from transport.quic.host import QuicHost
 from transport.testing import FakeNetwork
 
 HASTY = Patience(attempts_max=2, backoff_s=0.01)

@@ -1,0 +1,1 @@
+"""The ways to a peer beneath one QUIC connection: probed, punched, chosen, left."""

@@ -1,0 +1,1 @@
+"""Reaching peers that cannot be dialled: relays, signalling, tunnels, mapped ports."""

@@ -1,0 +1,1 @@
+"""UDP sockets: batches in, runs out."""
