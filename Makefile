@@ -8,7 +8,7 @@ STAMP := $(VENV)/.piecework-installed
 INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt types layers docs bench models vectors clean
+.PHONY: help setup demo test check lint fmt types layers docs bench models interop vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench: $(STAMP) ## measure, and write docs/benchmarks.md
 
 models: $(STAMP) ## run the family tests, and write docs/models.md from them
 	@$(BIN)/python -m tests.models_page
+
+interop: $(STAMP) ## what the tests with go-libp2p and js-libp2p need (without it they are skipped)
+	@$(PIP) install --disable-pip-version-check --quiet --no-deps --target $(VENV)/interop hivemind==1.1.12
+	@cd tests/interop/js && npm install --no-package-lock --no-audit --no-fund --silent
 
 vectors: $(STAMP) ## rewrite the golden vectors: only when the wire changes on purpose
 	@$(BIN)/python -m tests.vectors.make

@@ -1,17 +1,17 @@
 """go-libp2p's daemon, as an independent peer: found, started, and spoken to on its socket.
 
-The binary comes in the wheel `hivemind` (`pip install --no-deps hivemind==1.1.12`; nothing of its
-Python is used), or its path in the variable PIECEWORK_P2PD. Without it the tests are skipped. The
+The binary comes in the wheel `hivemind`, which `make interop` unpacks (nothing of its Python is
+used), or its path in the variable PIECEWORK_P2PD. Without it the tests are skipped. The
 control protocol is hivemind/proto/p2pd.proto: varint-prefixed protobuf on a Unix socket, where an
 answered STREAM_OPEN turns the connection into the stream.
 """
 
 import asyncio
 import contextlib
-import importlib.metadata
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,14 +34,10 @@ def find_p2pd():
     """The binary's path; skips the calling test where there is none."""
     if path := os.environ.get("PIECEWORK_P2PD"):
         return Path(path)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("hivemind") or ():
-            if file.name == "p2pd":
-                return Path(file.locate())
-    pytest.skip(
-        "go-libp2p's daemon is not here: pip install --no-deps hivemind==1.1.12, "
-        "or set PIECEWORK_P2PD to the path of p2pd"
-    )
+    unpacked = Path(sys.prefix) / "interop" / "hivemind" / "hivemind_cli" / "p2pd"
+    if unpacked.exists():
+        return unpacked
+    pytest.skip("go-libp2p's daemon is not here: run 'make interop', or set PIECEWORK_P2PD")
 
 
 @contextlib.asynccontextmanager
