@@ -63,8 +63,6 @@ async def send_quic(control: str, ip: str, port: str, seconds: str) -> None:
             while True:
                 await stream.send(FRAME)
     say(monotonic(), process_time() - cpu)
-    bandwidth, rtt = connection.core.link_estimate()
-    print(f"{control}: {bandwidth} B/s, {rtt} s", file=sys.stderr)
     await connection.close()
 
 

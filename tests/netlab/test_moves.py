@@ -11,8 +11,8 @@ from tests.netlab.requirements import needs_lab
 
 pytestmark = [needs_lab, pytest.mark.slow]
 
-BYTES = 8_000_000
-"""Four to six seconds at 20 Mbit/s, there and back."""
+BYTES = 5_000_000
+"""Two to four seconds at 20 Mbit/s, there and back."""
 
 STALL_MAX_S = 5.0
 

@@ -11,7 +11,7 @@ from tests.netlab.requirements import needs_lab
 
 pytestmark = [needs_lab, pytest.mark.slow]
 
-KINDS = (NatKind.RESTRICTED, NatKind.REMAPPING, NatKind.SYMMETRIC, NatKind.UDP_BLOCKED)
+KINDS = (NatKind.REMAPPING, NatKind.SYMMETRIC, NatKind.UDP_BLOCKED)
 
 
 def test_all_pairs_connect_and_punch_where_theory_allows():

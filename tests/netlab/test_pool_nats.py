@@ -13,7 +13,7 @@ from tests.netlab.requirements import needs_lab
 pytestmark = [needs_lab, pytest.mark.slow, pytest.mark.timeout(400)]
 
 QUESTION = "Explain what a span is and why a model runs in pieces."
-TOKENS = 90
+TOKENS = 60
 NATS = (NatKind.SYMMETRIC, NatKind.UDP_BLOCKED, NatKind.CGNAT)
 
 
@@ -40,7 +40,7 @@ def test_every_hop_behind_another_nat_and_one_without_udp(pool, expected):
     assert set(pool.paths()[1]) == {"relayed"}
 
 
-@pytest.mark.parametrize("index", range(3), ids=[str(nat) for nat in NATS])
+@pytest.mark.parametrize("index", range(2), ids=[str(nat) for nat in NATS[:2]])
 def test_a_router_that_reboots_in_mid_answer_costs_no_token(pool, expected, index):
     rebooting = threading.Thread(
         target=pool.homes[index].reboot, kwargs={"downtime_s": 1.0, "new_address": True}
