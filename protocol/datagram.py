@@ -64,7 +64,6 @@ __all__ = [
     "Reflected",
     "forwarded",
     "is_genuine",
-    "is_own",
 ]
 
 CIRCUIT_BYTES: Final = 8
@@ -94,11 +93,6 @@ class DatagramType(IntEnum):
     FORWARDED = 0x08
     PROBE = 0x09
     PROBED = 0x0A
-
-
-def is_own(first_byte: int) -> bool:
-    """Whether a datagram that begins so is of this page (known or not), and not QUIC."""
-    return 0x04 <= first_byte <= 0x0F
 
 
 def forwarded(circuit: bytes, datagram: bytes) -> bytes:

@@ -36,7 +36,7 @@ from relay.where import WhereService
 from transport.control.base import ControlHost
 from transport.control.circuit_messages import HOP_PROTOCOL
 from transport.control.host import LibP2pHost
-from transport.control.multiaddr_bytes import encode_tcp
+from transport.control.multiaddr_bytes import encode_listen
 from transport.control.settings import ControlSettings
 from transport.errors import TransportError
 
@@ -73,7 +73,7 @@ async def start_relay(config: RelayConfig) -> AsyncIterator[Relay]:
             carrier=carrier,
             circuits=CircuitService(
                 control, resources.circuits, gate, carrier, datagrams.forwarder.usage,
-                lambda: tuple(map(encode_tcp, announced(config, control))),
+                lambda: tuple(map(encode_listen, announced(config, control))),
             ),
             forwarding=ForwardingService(
                 datagrams.forwarder, gate, (resources.circuits, resources.forwarder),

@@ -192,11 +192,6 @@ class Forwarder:
         """End a circuit; one that is not there is none's loss."""
         self._remove(_PREFIX + circuit)
 
-    def release_owner(self, owner: PeerId) -> None:
-        """End all circuits that this peer owns: it is gone."""
-        for key in tuple(self._of_owner.get(owner, ())):
-            self._remove(key)
-
     def expire(self, now: float) -> int:
         """End what has been idle for `idle_s`, and say how many that were."""
         last = now - self._limits.idle_s

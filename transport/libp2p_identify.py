@@ -7,7 +7,6 @@ peer says here: identity comes from TLS, addresses from records.
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -17,6 +16,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.identity import PeerId
 from transport.address import Address
 from transport.base import Connection, Host, Stream
+from transport.control.multiaddr_bytes import encode_listen
 from transport.errors import TimedOut, TransportError
 
 __all__ = ["IDENTIFY_PROTOCOL", "PING_PROTOCOL", "Identity", "identify", "ping", "serve_basics"]
@@ -35,7 +35,6 @@ ANSWER_TIMEOUT_S: Final = 10.0
 _FIELD_COUNT_MAX: Final = 256
 _KEY_PREFIX: Final = bytes((0x08, 0x01, 0x12, 0x20))
 """protobuf PublicKey{Type = Ed25519, Data = 32 bytes}."""
-_IP4, _IP6, _UDP, _QUIC_V1 = 4, 41, 273, 461
 
 
 @dataclass(slots=True)
@@ -99,7 +98,7 @@ def serve_basics(host: Host, protocols: Callable[[], Iterable[str]]) -> None:
     """Answer ping and identify on `host`; `protocols()` are those it serves now."""
 
     async def answer_identify(stream: Stream) -> None:
-        addresses = [_multiaddr(a) for a in host.addresses if isinstance(a, Address)]
+        addresses = [encode_listen(a) for a in host.addresses if isinstance(a, Address)]
         key = _KEY_PREFIX + host.peer_id.public_key
         identity = Identity(key, addresses, sorted(protocols()))
         body = identity.encode()
@@ -155,18 +154,6 @@ async def _deadline(what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise TimedOut(f"The peer did not answer {what} in {ANSWER_TIMEOUT_S:g} s.") from None
-
-
-def _multiaddr(address: Address) -> bytes:
-    """/ip…/udp/…/quic-v1 in binary (multiformats, multiaddr)."""
-    ip = ipaddress.ip_address(address.host)
-    return (
-        _varint(_IP4 if ip.version == 4 else _IP6)
-        + ip.packed
-        + _varint(_UDP)
-        + address.port.to_bytes(2, "big")
-        + _varint(_QUIC_V1)
-    )
 
 
 def _key_of(peer_id: PeerId) -> bytes:

@@ -275,7 +275,7 @@ class TestAllowance:
     def test_releasing_and_asking_again_does_not_fill_it(self):
         forwarder, grant = bound_forwarder(self.LIMITS)
         target_of(forwarder, grant, HOME_A, size=70_000)
-        forwarder.release_owner(OWNER)
+        forwarder.release(grant.circuit)
         again = forwarder.allocate(OWNER, OTHER, 0)
         bind(forwarder, again, 0, 1, HOME_A)
         bind(forwarder, again, 1, 1, HOME_B)
@@ -308,7 +308,7 @@ class TestEnd:
         target_of(forwarder, grant, STRANGER, now=100)
         assert forwarder.expire(LIMITS.idle_s) == 1
 
-    def test_release_ends_one_and_release_owner_all_that_a_peer_owns(self):
+    def test_release_ends_one_circuit_and_no_other(self):
         forwarder, first = bound_forwarder()
         second, foreign = (forwarder.allocate(a, b, 0) for a, b in ((OWNER, THIRD), (THIRD, OWNER)))
         forwarder.release(first.circuit)
@@ -316,8 +316,7 @@ class TestEnd:
         forwarder.release(bytes(8))
         assert target_of(forwarder, first, HOME_A) is None
         assert forwarder.circuits_of(OWNER) == 1
-        forwarder.release_owner(OWNER)
-        forwarder.release_owner(OWNER)
+        forwarder.release(second.circuit)
         assert forwarder.circuits_of(OWNER) == 0
         assert bind(forwarder, second, 0, 1, HOME_A) is DropReason.FORGED_BIND
         assert isinstance(bind(forwarder, foreign, 0, 1, HOME_A), bytes)

@@ -13,7 +13,7 @@ from typing import Final
 from protocol.errors import RemoteProtocolError
 from transport.address import TcpAddress
 from transport.control.base import ControlConnection, ControlHost, ControlStream
-from transport.control.multiaddr_bytes import encode_tcp
+from transport.control.multiaddr_bytes import encode_listen
 from transport.errors import TimedOut
 from transport.libp2p_identify import IDENTIFY_PROTOCOL, PING_PROTOCOL, Identity
 
@@ -36,7 +36,7 @@ def serve_basics(host: ControlHost, protocols: Callable[[], tuple[str, ...]]) ->
     async def answer_identify(stream: ControlStream) -> None:
         identity = Identity(
             _KEY_PREFIX + host.peer_id.public_key,
-            [encode_tcp(address) for address in host.addresses],
+            [encode_listen(address) for address in host.addresses],
             sorted(protocols()),
             _observed(stream),
         )
@@ -113,7 +113,7 @@ def _observed(stream: ControlStream) -> bytes:
     if stream.is_relayed:
         return b""
     host, _, port = stream.remote.rpartition(":")
-    return encode_tcp(TcpAddress(host.strip("[]"), int(port), stream.peer_id))
+    return encode_listen(TcpAddress(host.strip("[]"), int(port), stream.peer_id))
 
 
 def _varint(size: int) -> bytes:

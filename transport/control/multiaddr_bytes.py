@@ -3,9 +3,9 @@
 from typing import Final
 
 from protocol.errors import RemoteProtocolError
-from transport.address import AnyAddress, TcpAddress, parse_address
+from transport.address import Address, AnyAddress, TcpAddress, parse_address
 
-__all__ = ["MULTIADDR_BYTES_MAX", "decode_address", "encode_address", "encode_tcp"]
+__all__ = ["MULTIADDR_BYTES_MAX", "decode_address", "encode_address", "encode_listen"]
 
 MULTIADDR_BYTES_MAX: Final = 256
 """A circuit address over IPv6 has 125."""
@@ -16,7 +16,7 @@ def encode_address(address: AnyAddress) -> bytes:
     return _encode(str(address))
 
 
-def encode_tcp(address: TcpAddress) -> bytes:
+def encode_listen(address: Address | TcpAddress) -> bytes:
     """Binary form without `/p2p/…`: what identify calls a listen address."""
     return _encode(str(address).rpartition("/p2p/")[0])
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from protocol.errors import RemoteProtocolError
 from protocol.identity import KeyPair
 from transport.address import Address, CircuitAddress, TcpAddress
-from transport.control.multiaddr_bytes import decode_address, encode_address, encode_tcp
+from transport.control.multiaddr_bytes import decode_address, encode_address, encode_listen
 
 PEER = KeyPair(bytes(32)).peer_id
 RELAY = TcpAddress("203.0.113.9", 4001, KeyPair(bytes(range(32))).peer_id)
@@ -28,9 +28,9 @@ def test_every_form_comes_back(address):
 
 
 def test_the_bytes_are_those_of_the_specification():
-    assert encode_tcp(RELAY).hex() == "04cb007109060fa1"
+    assert encode_listen(RELAY).hex() == "04cb007109060fa1"
     tail = bytes.fromhex("a50326") + RELAY.peer_id.multihash
-    assert encode_address(RELAY) == encode_tcp(RELAY) + tail
+    assert encode_address(RELAY) == encode_listen(RELAY) + tail
 
 
 @given(st.binary(max_size=300))

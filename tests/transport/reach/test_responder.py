@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import pytest
 
 from protocol.reach import Candidate, CandidateKind, CircuitSide, Connect, NATHints, Sync
 from tests.transport.control_hosts import read_all, until
-from tests.transport.home_relay import HomeRelay, settled_tasks
+from tests.transport.home_relay import settled_tasks
 from tests.transport.reach_pair import FARAWAY, Node
 from transport.control.base import ControlStream
 from transport.control.testing import FakeControl
@@ -19,34 +19,6 @@ from transport.reach.responder import LINKS_PER_PEER_MAX, ReachResponder
 from transport.reach.tunnel import TUNNEL_PROTOCOL
 
 StartNode = Callable[..., Awaitable[Node]]
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[FakeControl]:
-    made = FakeControl()
-    yield made
-    for host in made.hosts.values():
-        await host.close()
-
-
-@pytest.fixture
-async def relay(network: FakeControl) -> AsyncIterator[HomeRelay]:
-    made = HomeRelay(network)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def start(network: FakeControl) -> AsyncIterator[StartNode]:
-    nodes: list[Node] = []
-
-    async def start_node(*relays: HomeRelay, **options) -> Node:
-        nodes.append(await Node.start(network, *relays, **options))
-        return nodes[-1]
-
-    yield start_node
-    for node in nodes:
-        await node.close()
 
 
 class Stranger:

@@ -1,7 +1,7 @@
 """Peers that cannot be dialled: signalling by a relay, circuits, punching, tunnels, their end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import pytest
@@ -22,34 +22,6 @@ from transport.reach.messages import REACH_PROTOCOL, expect, send
 from transport.reach.signalling import AGAIN_TIMEOUT_S
 
 StartNode = Callable[..., Awaitable[Node]]
-
-
-@pytest.fixture
-async def network() -> AsyncIterator[FakeControl]:
-    made = FakeControl()
-    yield made
-    for host in made.hosts.values():
-        await host.close()
-
-
-@pytest.fixture
-async def relay(network: FakeControl) -> AsyncIterator[HomeRelay]:
-    made = HomeRelay(network)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def start(network: FakeControl) -> AsyncIterator[StartNode]:
-    nodes: list[Node] = []
-
-    async def start_node(*relays: HomeRelay, **options) -> Node:
-        nodes.append(await Node.start(network, *relays, **options))
-        return nodes[-1]
-
-    yield start_node
-    for node in nodes:
-        await node.close()
 
 
 class TestCircuit:
