@@ -147,6 +147,7 @@ def _lease_in(envelope: bytes) -> Lease:
 def _columns(mark: Watermark) -> dict[str, Any]:
     return {
         "last_sequence": mark.sequence,
+        "epoch": mark.epoch,
         "steps": mark.steps,
         "tokens": mark.tokens,
         "prefill_token_layers": mark.work.prefill_token_layers,
@@ -163,6 +164,7 @@ def _columns(mark: Watermark) -> dict[str, Any]:
 def _mark(row: Any) -> Watermark:
     return Watermark(
         sequence=row.last_sequence,
+        epoch=row.epoch,
         steps=row.steps,
         tokens=row.tokens,
         work=Work(row.prefill_token_layers, row.decode_token_layers, row.bytes_in, row.bytes_out),

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 LANES_PER_HOLD_MAX = 512
-"""A route has at most 64 hops; the rest is room for sessions that were repaired many times."""
+"""A route has at most 64 hops, and each replacement of some a hold of its own; the rest is room."""
 
 LEAF_BYTES_MAX = 64 * 1024
 """A receipt's leaf is under 2 KiB; a settlement of 512 lanes is about 45 KiB."""

@@ -8,7 +8,7 @@ numbers can be computed again from the immutable rows, and `ledger/invariants.py
 from enum import StrEnum
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, UniqueConstraint, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn, RowId
@@ -183,6 +183,7 @@ class LaneRow(Base, table=True):
     settle_by_s: BigInt
     last_sequence: BigInt = 0
     steps: BigInt = 0
+    """Of `epoch`."""
     tokens: BigInt = 0
     prefill_token_layers: BigInt = 0
     decode_token_layers: BigInt = 0
@@ -196,6 +197,17 @@ class LaneRow(Base, table=True):
     final: bool = False
     settled: bool = False
     """Its hold is resolved: whatever comes now is refused."""
+    epoch: int = Field(
+        default=0,
+        # a column that a version added: its check stands with it, for SQLite can add no other
+        sa_column=Column(
+            BigInteger,
+            CheckConstraint("epoch >= 0", name="epoch"),
+            server_default=text("0"),
+            nullable=False,
+        ),
+    )
+    """Of the receipt with the largest sequence."""
 
 
 class ReceiptRow(Base, table=True):

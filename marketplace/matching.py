@@ -1,19 +1,20 @@
-"""The live index of offers, and the search for a route among them.
+"""The live index of offers, and the search for a route, or for a part of one, among them.
 
 In memory, rebuilt from the database at start; a change is put here only after it is committed.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from marketplace.assignment import assign
 from marketplace.pricing import WorkPlan, hop_cost, layer_cost, penalty_cost
 from planning.routes import Candidate, Leg, Weights, find_route
 from protocol.identity import PeerId
 from protocol.offer import Offer
 from protocol.route import Span
 
-__all__ = ["OfferIndex", "RoutedHop", "search_route"]
+__all__ = ["OfferIndex", "RoutedHop", "search_replacements", "search_route"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +100,40 @@ def search_route(
             key=offer,
             span=offer.span,
             layer_cost=layer_cost(offer.rates, plan),
-            hop_cost=hop_cost(offer.rates, plan)
-            + unit * busy.get(offer.provider, 0) // offer.sessions_max,
+            hop_cost=_hop_cost(offer, plan, busy),
         )
         for offer in offers
         if offer.kv_tokens >= plan.tokens
     ]
     route: list[Leg[Offer]] | None = find_route(plan.layers, candidates, Weights(hop_penalty=unit))
     return None if route is None else [RoutedHop(leg.candidate.key, leg.span) for leg in route]
+
+
+def search_replacements(
+    offers: Sequence[Offer],
+    spans: Sequence[Span],
+    plan: WorkPlan,
+    *,
+    open_sessions: Mapping[PeerId, int] | None = None,
+) -> list[Offer | None]:
+    """For each span one offer that holds all of it, none twice, at the least cost of all.
+
+    Where nobody is left for a span it is None; the others are then not the cheapest.
+    """
+    busy = open_sessions or {}
+    costs: list[dict[int, int]] = [{} for _ in spans]
+    for number, offer in enumerate(offers):
+        for span, cost in zip(spans, costs, strict=True):
+            if offer.span.contains(span):
+                layers = len(span) * layer_cost(offer.rates, plan)
+                cost[number] = layers + _hop_cost(offer, plan, busy)
+    return [None if number is None else offers[number] for number in assign(costs)]
+
+
+def _hop_cost(offer: Offer, plan: WorkPlan, busy: Mapping[PeerId, int]) -> int:
+    """What a hop costs however few its layers; a busy provider's is dearer."""
+    load = penalty_cost(plan) * busy.get(offer.provider, 0) // offer.sessions_max
+    return hop_cost(offer.rates, plan) + load
 
 
 def _alive(offers: list[Offer], now_s: float) -> list[Offer]:

@@ -38,6 +38,13 @@ class WorkPlan:
     prompt_tokens: int
     max_tokens: int
     wire_dtype: WireDtype
+    drafted_tokens: int = 0
+    """Of an answer's drafts: rows that may be run in vain, and hold no place."""
+
+    @property
+    def output_rows(self) -> int:
+        """Rows of the answer that may be run."""
+        return self.max_tokens + self.drafted_tokens
 
     @property
     def tokens(self) -> int:
@@ -62,7 +69,7 @@ def bound_of(span: Span, plan: WorkPlan) -> Work:
     return work_bound(
         layers=len(span),
         prompt_tokens=plan.prompt_tokens,
-        output_tokens=plan.max_tokens,
+        output_tokens=plan.output_rows,
         bytes_per_token=plan.bytes_per_token,
     )
 
@@ -92,13 +99,14 @@ def layer_cost(rates: Rates, plan: WorkPlan) -> int:
     """What one layer costs for the whole plan, in the search's unit."""
     return MIB * (
         plan.prompt_tokens * rates.prefill_nanos_per_million_token_layers
-        + plan.max_tokens * rates.decode_nanos_per_million_token_layers
+        + plan.output_rows * rates.decode_nanos_per_million_token_layers
     )
 
 
 def hop_cost(rates: Rates, plan: WorkPlan) -> int:
     """What a hop costs whatever its length: its activations, in the search's unit."""
-    return _MILLION * plan.tokens * plan.bytes_per_token * rates.activation_nanos_per_mib
+    rows = plan.prompt_tokens + plan.output_rows
+    return _MILLION * rows * plan.bytes_per_token * rates.activation_nanos_per_mib
 
 
 def penalty_cost(plan: WorkPlan) -> int:

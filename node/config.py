@@ -188,6 +188,8 @@ class GatewayConfig:
     network: NetworkOptions
     engine: EngineOptions
     wire_dtype: WireDtype
+    draft: str = ""
+    """A small model that drafts; "off"; or empty, for prompt lookup alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,5 +215,7 @@ class UpConfig:
     offline: bool
     """Not even a model is asked from the hub."""
     spread: bool
+    draft: str = ""
+    """As GatewayConfig.draft."""
     discovers: bool = True
     """Whether neighbours are looked for by multicast DNS; else only `peers` are dialled."""

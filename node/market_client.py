@@ -39,9 +39,19 @@ class MarketTerms:
 
 
 class MarketClient:
-    """One connection pool to one marketplace. `key` signs this node's own requests."""
+    """One connection pool to one marketplace. `key` signs this node's own requests.
 
-    def __init__(self, url: str, key: KeyPair, *, clock: Callable[[], float] = time.time) -> None:
+    `transport`: how requests travel, where not by the network.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: KeyPair,
+        *,
+        clock: Callable[[], float] = time.time,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._key = key
         self._clock = clock
@@ -49,6 +59,7 @@ class MarketClient:
             base_url=self.url,
             timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=False,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
@@ -115,6 +126,12 @@ class MarketClient:
 
     async def lease(self, body: Mapping[str, object], api_key: str) -> dict[str, Any]:
         return await self._post("/v1/leases", body, api_key)
+
+    async def replacements(
+        self, session_id: str, body: Mapping[str, object], api_key: str
+    ) -> dict[str, Any]:
+        """Other hops for a session, under a later epoch. The same again gives the same answer."""
+        return await self._post(f"/v1/sessions/{session_id}/replacements", body, api_key)
 
     async def session_over(self, session_id: str, api_key: str) -> None:
         target = f"/v1/sessions/{session_id}/close"

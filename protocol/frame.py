@@ -4,7 +4,7 @@ Flow, for a route head → hop 0 → … → hop n-1 → head:
 
     head → every hop   OPEN      on a stream of its own; the hop checks the lease, reserves KV
     hop k → hop k+1    ATTACH    hop k opens the link stream; hop k+1 matches it to the OPEN
-    hop k+1 → hop k    OPENED    the link stands
+    hop k+1 → hop k    OPENED    the link stands; so from the head to hop 0
     hop k → head       OPENED    this hop and its link are ready
     head → hop 0       STEP      rows to run; hop k sends on the result as STEP on its link
     hop n-1 → head     RESULT    the wanted rows, on the head's own stream to the last hop
@@ -12,6 +12,8 @@ Flow, for a route head → hop 0 → … → hop n-1 → head:
     head → hop k       RECEIPT   the payer's signature over it
     hop k → head       ACK       the hop's countersignature
     head → hop 0       TRUNCATE  forget rows; passed on along the links, in order with the steps
+    head → hop k       PROBE     say how far you are
+    hop k → head       PROGRESS  rows come in, rows gone out: silence and lag are told apart
     head → every hop   CLOSE     free everything; a last METER follows
     either             ERROR     why it is over
 
@@ -19,15 +21,23 @@ Nothing is sent twice: OPEN offers the hashes of the prompt's leading blocks of 
 how many of those rows the hop still has, and the first STEP begins at the fewest of all hops; a
 TRUNCATE goes before it where some hop has more. CLOSE names the blocks that the next may find.
 
+Repair: when a hop fails, the head sends every hop OPEN again, of the next epoch, with `resume`, the
+rows whose results have arrived; who has the session keeps those rows. Links are attached anew, the
+OPENED of each says how many rows its hop has, and the sender brings it up to `resume` with REPLAY
+from what it has kept of its own output. Frames of an older epoch are void.
+
+Loop (open routes): a STEP with `loop` n lets the last hop feed what it samples straight to hop 0,
+up to n times; the head listens. A standby is opened like a hop and is sent REPLAY alone.
+
 A frame travels length-prefixed (transport); its first byte is the type. STEP and RESULT have the
 fixed layout below; TRUNCATE too; all others are one canonical CBOR map. Unknown types are skipped.
 Bytes behind a known layout belong to its payload. All integers big-endian.
 
-    STEP 0x04, RESULT 0x05                         TRUNCATE 0x06
+    STEP 0x04, RESULT 0x05, REPLAY 0x07            TRUNCATE 0x06
     0   1 type                                     0   1 type, 3 zero
     1   1 kind    1 prefill 2 decode 3 verify      4  16 session
     2   1 content (below)                          20  4 epoch
-    3   1 zero                                     24  4 position
+    3   1 loop (below)                             24  4 position
     4  16 session
     20  4 epoch
     24  4 position   of the first row
@@ -37,8 +47,7 @@ Bytes behind a known layout belong to its payload. All integers big-endian.
     36 32 SHA-256 of the payload
     68    payload: `count` rows in a STEP, `wanted` in a RESULT, all little-endian
           content 0 tokens (int32) 1 fp32 2 bf16 3 int8b32 4 int8b32h (WireDtype.row_bytes)
-
-Version history: 1 (this page). REPLAY (0x07) is reserved for the repair of sessions.
+          loop    STEP: how many more steps the last hop may feed on; RESULT: 1 where it fed one on
 """
 
 import struct
@@ -72,10 +81,14 @@ __all__ = [
     "ErrorFrame",
     "Frame",
     "FrameType",
+    "LinkRole",
     "Meter",
     "Open",
     "Opened",
+    "Probe",
+    "Progress",
     "ReceiptFrame",
+    "Replay",
     "Result",
     "Step",
     "StepKind",
@@ -88,7 +101,12 @@ PROTOCOL = "/piecework/session/1"
 TOKEN_BYTES = 4
 EPOCH_MAX = 2**32 - 1
 POSITION_MAX = 2**31 - 1
-_STEP = struct.Struct(">BBBx16sIIHHI32s")
+NEIGHBOURS_MAX = 2
+"""Leases of others in an OPEN: a hop has two neighbours."""
+EOS_MAX = 64
+"""Stop tokens of a model; published ones have one to five."""
+LOOP_MAX = 255
+_STEP = struct.Struct(">BBBB16sIIHHI32s")
 _TRUNCATE = struct.Struct(">B3x16sII")
 _CONTENT: dict[WireDtype | None, int] = {
     None: 0,
@@ -113,6 +131,8 @@ class FrameType(IntEnum):
     ACK = 0x0A
     CLOSE = 0x0B
     ERROR = 0x0C
+    PROBE = 0x0D
+    PROGRESS = 0x0E
 
 
 class StepKind(IntEnum):
@@ -146,10 +166,32 @@ class Open:
     lease: bytes | None
     prefix: tuple[bytes, ...] = ()
     """One hash for each leading block of rows that the session will have: see node/head/prefix."""
+    resume: int = 0
+    """Rows the session has already: REPLAY brings the hop there before the first step."""
+    steps: int = 0
+    """Steps of the epoch before whose results have arrived; what was done beyond does not count."""
+    forget: bool = False
+    """Keep no rows of the epoch before: this hop cannot replay what the next one needs."""
+    neighbours: tuple[bytes, ...] = ()
+    """Leases of hops that have taken a neighbour's place since this hop's own was signed."""
+    drawn: bytes = b""
+    """For the hop that samples with penalties: the tokens drawn so far, int32 little-endian; the
+    last of them stands at position `resume`."""
+    standby: bool = False
+    """Be ready to take this hop's place: take REPLAY, send nothing on."""
+    mirror: PeerId | None = None
+    """The standby of the next hop; it is sent a copy of what this hop sends on."""
+    mirror_addresses: tuple[str, ...] = ()
+    loop: PeerId | None = None
+    """Open routes: for the last hop, hop 0; for hop 0, the last hop."""
+    loop_addresses: tuple[str, ...] = ()
+    eos: tuple[int, ...] = ()
+    """For the last hop: tokens that end a loop."""
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
         _check_prefix(self.prefix)
+        _check_resume(self)
         if not 0 <= self.hop_index < self.hop_count <= HOPS_MAX or len(self.span) == 0:
             raise RemoteProtocolError("OPEN names a hop that is not on its route.")
         if not 0 < self.capacity_tokens <= POSITION_MAX:
@@ -173,13 +215,25 @@ class Opened:
     path_kind: str
     """PathKind of the link this hop sends on."""
     cached_tokens: int = 0
-    """Rows of the offered prefix that are here already: whole blocks. 0 on a link."""
+    """Rows that are here already: of the offered prefix (whole blocks), or of the epoch before."""
+    replay_from: int = 0
+    """hop → head: the first row this hop can replay to the next one."""
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
-        blocks, rest = divmod(self.cached_tokens, PREFIX_BLOCK_TOKENS)
-        if rest or not 0 <= blocks <= PREFIX_BLOCKS_MAX:
-            raise RemoteProtocolError("OPENED claims rows that are not whole blocks of a prefix.")
+        if not 0 <= self.cached_tokens <= POSITION_MAX or not 0 <= self.replay_from <= POSITION_MAX:
+            raise RemoteProtocolError("OPENED claims an absurd number of rows.")
+
+
+class LinkRole(IntEnum):
+    """What an attached link carries."""
+
+    STEPS = 0
+    """From the hop before: REPLAY, then STEP and TRUNCATE."""
+    MIRROR = 1
+    """To a standby: REPLAY and TRUNCATE."""
+    LOOP = 2
+    """From the last hop to hop 0: STEP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +244,7 @@ class Attach:
     epoch: int
     hop_index: int
     """Of the receiver."""
+    role: LinkRole = LinkRole.STEPS
 
     def __post_init__(self) -> None:
         _check_session(self.session_id, self.epoch)
@@ -209,11 +264,12 @@ class Rows:
     hidden_size: int
     payload: bytes
     payload_sha256: bytes
+    loop: int = 0
 
     @property
     def rows(self) -> int:
         """How many rows the payload holds."""
-        raise LocalProtocolError("Rows travel as a Step or a Result.")
+        raise LocalProtocolError("Rows travel as a Step, a Result or a Replay.")
 
     def __post_init__(self) -> None:
         _check_rows(self)
@@ -222,6 +278,15 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Step(Rows):
     """Rows to run: all `count` of them are in the payload."""
+
+    @property
+    def rows(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Replay(Rows):
+    """Rows a hop has lost or never had: run for their KV, and no result is wanted of them."""
 
     @property
     def rows(self) -> int:
@@ -313,6 +378,40 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """head → hop: answer at once with PROGRESS, whatever the engine is doing."""
+
+    session_id: bytes
+    nonce: int
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """hop → head: how far this hop is, in rows of the session.
+
+    A hop with `rows_in` above `rows_out` is at work; a link whose sender's `rows_out` stays above
+    its receiver's `rows_in` is broken.
+    """
+
+    session_id: bytes
+    epoch: int
+    nonce: int
+    rows_in: int
+    """Position behind the last row that has come in."""
+    rows_out: int
+    """Position behind the last row that has been handed to the link onward."""
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
+        _check_session(self.session_id, self.nonce)
+        if not (0 <= self.rows_in <= POSITION_MAX and 0 <= self.rows_out <= POSITION_MAX):
+            raise RemoteProtocolError("PROGRESS of an absurd number of rows.")
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorFrame:
     """Either side: why this stream is over. The message is for people; the code is for code.
 
@@ -331,12 +430,15 @@ Frame = (
     | Attach
     | Step
     | Result
+    | Replay
     | Truncate
     | Meter
     | ReceiptFrame
     | Ack
     | Close
     | ErrorFrame
+    | Probe
+    | Progress
 )
 _CONTROL: dict[FrameType, type[Frame]] = {
     FrameType.OPEN: Open,
@@ -347,18 +449,27 @@ _CONTROL: dict[FrameType, type[Frame]] = {
     FrameType.ACK: Ack,
     FrameType.CLOSE: Close,
     FrameType.ERROR: ErrorFrame,
+    FrameType.PROBE: Probe,
+    FrameType.PROGRESS: Progress,
 }
+_ROWS: dict[FrameType, type[Rows]] = {
+    FrameType.STEP: Step,
+    FrameType.RESULT: Result,
+    FrameType.REPLAY: Replay,
+}
+_ROWS_TYPES = {kind: frame_type for frame_type, kind in _ROWS.items()}
 _CONTROL_TYPES = {kind: frame_type for frame_type, kind in _CONTROL.items()}
 
 
 def encode_frame(frame: Frame) -> tuple[bytes, ...]:
     """The frame as parts to send one after another; a payload is passed on, not copied."""
     match frame:
-        case Step() | Result():
+        case Step() | Result() | Replay():
             header = _STEP.pack(
-                FrameType.STEP if isinstance(frame, Step) else FrameType.RESULT,
+                _ROWS_TYPES[type(frame)],
                 frame.kind,
                 _CONTENT[frame.dtype],
+                frame.loop,
                 frame.session_id,
                 frame.epoch,
                 frame.position,
@@ -389,6 +500,8 @@ def decode_frame(data: bytes) -> Frame | None:
             return _decode_rows(Step, data)
         case FrameType.RESULT:
             return _decode_rows(Result, data)
+        case FrameType.REPLAY:
+            return _decode_rows(Replay, data)
         case FrameType.TRUNCATE:
             if len(data) < _TRUNCATE.size:
                 raise RemoteProtocolError("TRUNCATE is too short.")
@@ -400,15 +513,14 @@ def decode_frame(data: bytes) -> Frame | None:
     return None
 
 
-R = TypeVar("R", Step, Result)
+R = TypeVar("R", Step, Result, Replay)
 
 
 def _decode_rows(kind: type[R], data: bytes) -> R:
     if len(data) < _STEP.size:
         raise RemoteProtocolError(f"{kind.__name__} is shorter than its header.")
-    _, step_kind, content, session_id, epoch, position, count, wanted, hidden_size, digest = (
-        _STEP.unpack_from(data)
-    )
+    _, step_kind, content, loop, *rest = _STEP.unpack_from(data)
+    session_id, epoch, position, count, wanted, hidden_size, digest = rest
     if step_kind not in StepKind.__members__.values() or content not in _DTYPES:
         raise RemoteProtocolError(f"{kind.__name__} of an unknown kind or content.")
     payload = data[_STEP.size :]
@@ -416,7 +528,7 @@ def _decode_rows(kind: type[R], data: bytes) -> R:
         raise RemoteProtocolError(f"{kind.__name__}: the payload does not match its hash.")
     return kind(
         session_id, epoch, StepKind(step_kind), position, count, wanted,
-        _DTYPES[content], hidden_size, payload, digest,
+        _DTYPES[content], hidden_size, payload, digest, loop,
     )  # fmt: skip
 
 
@@ -426,6 +538,8 @@ def _check_rows(frame: Rows) -> None:
         raise RemoteProtocolError("A step's row counts are out of range.")
     if not 0 <= frame.position <= POSITION_MAX:
         raise RemoteProtocolError("A step's position is out of range.")
+    if not 0 <= frame.loop <= LOOP_MAX or (frame.loop and frame.wanted != 1):
+        raise RemoteProtocolError("Only a step that wants one row can be fed on.")
     if frame.dtype is None:
         expected = frame.rows * TOKEN_BYTES
     else:
@@ -439,6 +553,15 @@ def _check_rows(frame: Rows) -> None:
 def _check_session(session_id: bytes, epoch: int) -> None:
     if len(session_id) != ID_BYTES or not 0 <= epoch <= EPOCH_MAX:
         raise RemoteProtocolError("A session id has 16 bytes and an epoch 32 bits.")
+
+
+def _check_resume(frame: Open) -> None:
+    if not 0 <= frame.resume < frame.capacity_tokens or frame.steps < 0:
+        raise RemoteProtocolError("OPEN resumes beyond what the session may hold.")
+    if len(frame.drawn) % TOKEN_BYTES or len(frame.drawn) // TOKEN_BYTES > frame.resume:
+        raise RemoteProtocolError("OPEN names more tokens drawn than there are rows.")
+    if len(frame.neighbours) > NEIGHBOURS_MAX or len(frame.eos) > EOS_MAX:
+        raise RemoteProtocolError("OPEN lists more neighbours or stop tokens than there can be.")
 
 
 def _check_prefix(hashes: tuple[bytes, ...]) -> None:

@@ -1,53 +1,42 @@
-"""One session as its head sees it: steps on their way round, and what each hop may be paid.
+"""One session as its head sees it: steps on their way round, through one epoch after another.
 
-The head never sees what travels between two hops, yet it signs for it. So every hop meters its own
-work and the hashes of both its links; the head computes the work itself (it follows from rows and
-shapes), and compares each link's hash as told by its two ends. Only what agrees, and only steps
-whose result has arrived, is signed.
+What hops may be paid for them is counted in `head_account.py`. Sans-IO; `node/head/session.py`
+drives it.
 """
 
 from collections import deque
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from protocol.errors import ErrorCode, HopFailed, LocalProtocolError, RemoteProtocolError
-from protocol.frame import TOKEN_BYTES, Close, Meter, Opened, Result, StepKind, Truncate
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frame import Close, Meter, Opened, Result, StepKind, Truncate
+from protocol.head_account import HeadAccount
 from protocol.limits import PREFIX_BLOCK_TOKENS
-from protocol.money import Work
 from protocol.route import Route
-from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
-from protocol.tensor import LINK_HASH_START, WireDtype, extend_link_hash
+from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance
+from protocol.tensor import WireDtype, payload_hash
 
 __all__ = ["HeadSession", "StepTicket"]
-
-UNPAID_STEPS_MAX = 4096
-"""Steps whose totals are kept while meters are outstanding; a window is far fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTicket:
-    """A step on its way round; its result must match."""
+    """A step on its way round; its result must match. `is_void`: its rows were taken back."""
 
     position: int
     count: int
     wanted: int
     kind: StepKind
-
-
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """What the head knows after a number of results: work per hop, hashes of its own two links."""
-
-    tokens: int
-    work: tuple[Work, ...]
-    first_link_hash: bytes
-    last_link_hash: bytes
+    payload_sha256: bytes
+    loop: int = 0
+    is_void: bool = False
 
 
 class HeadSession:
     """State of one session at its head. `metered` where hops are paid.
 
-    `prefix_blocks`: how many blocks of the prompt the OPENs offer.
+    `prefix_blocks`: how many blocks of the prompt the OPENs offer. `resume`: rows that the session
+    has from an earlier route, which its hops will be sent before the first step.
     """
 
     def __init__(
@@ -60,6 +49,7 @@ class HeadSession:
         metered: bool,
         prefix_blocks: int = 0,
         epoch: int = 0,
+        resume: int = 0,
     ) -> None:
         self.session_id = session_id
         self.route = route
@@ -67,69 +57,102 @@ class HeadSession:
         self.state = SessionState.OPENING
         self.position = 0
         """Where the next step begins."""
-        self.rows_arrived = 0
+        self.rows_arrived = resume
         """Leading rows that every hop has for certain: their results are here, or they were."""
         self.cached_tokens = 0
         """Rows that every hop had when it opened, so that nobody has run them now."""
-        self.results = 0
-        """Steps whose result has arrived."""
+        self.resume = resume
+        """Rows that this epoch begins with."""
         self._hidden_size = hidden_size
         self._wire_dtype = wire_dtype
         self._metered = metered
         self._prefix_blocks = prefix_blocks
         self._opened: dict[int, Opened] = {}
         self._in_flight: deque[StepTicket] = deque()
-        self._sent_hashes: deque[bytes] = deque()
-        start = _Totals(0, tuple(Work() for _ in route.hops), LINK_HASH_START, LINK_HASH_START)
-        self._totals: dict[int, _Totals] = {0: start}
-        self._meters: dict[int, dict[int, Meter]] = {}
+        self._account = HeadAccount(route, hidden_size, wire_dtype, keeps=metered)
 
     @property
     def opened(self) -> tuple[Opened, ...]:
-        """Every hop's answer, in the route's order; complete once READY."""
+        """Every hop's answer of this epoch, in the route's order; complete once READY."""
         return tuple(self._opened[index] for index in sorted(self._opened))
 
     @property
     def in_flight(self) -> int:
+        """Steps whose result is not back, void ones too."""
         return len(self._in_flight)
 
+    @property
+    def results(self) -> int:
+        """Steps of this epoch whose result has arrived."""
+        return self._account.steps
+
+    def has_opened(self, hop_index: int) -> bool:
+        return hop_index in self._opened
+
     def accept_opened(self, hop_index: int, frame: Opened) -> bool:
-        """A hop is ready; True when all are. The first step then begins at what all have."""
-        if (frame.session_id, frame.epoch) != (self.session_id, self.epoch):
+        """A hop is ready; True when all are. The first step then begins at what all have.
+
+        After a repair it begins behind `resume`: who has fewer rows is sent the rest.
+        """
+        if frame.session_id != self.session_id or frame.epoch > self.epoch:
             raise RemoteProtocolError("OPENED names another session or epoch.")
+        if frame.epoch < self.epoch:
+            return False
         if frame.hop_index != hop_index or hop_index in self._opened:
             raise RemoteProtocolError(f"OPENED came from hop {hop_index} out of turn.")
-        if frame.cached_tokens > self._prefix_blocks * PREFIX_BLOCK_TOKENS:
+        offered = self._prefix_blocks * PREFIX_BLOCK_TOKENS if self.epoch == 0 else self.resume
+        if frame.cached_tokens > offered:
             raise RemoteProtocolError("OPENED claims rows that were not offered.")
+        if self.epoch == 0 and frame.cached_tokens % PREFIX_BLOCK_TOKENS:
+            raise RemoteProtocolError("OPENED claims rows that are not whole blocks of a prefix.")
         self._opened[hop_index] = frame
         if len(self._opened) < len(self.route.hops):
             return False
         self.state = advance("head", self.state, Event.OPENED)
-        self.cached_tokens = min(opened.cached_tokens for opened in self.opened)
-        self.position = self.rows_arrived = self.cached_tokens
+        self._begin_epoch()
         return True
 
     def align(self) -> Truncate | None:
         """What brings every hop to the same length before the first step; None if they are."""
-        if all(opened.cached_tokens == self.cached_tokens for opened in self.opened):
+        if self.epoch > 0 or all(o.cached_tokens == self.cached_tokens for o in self.opened):
             return None
         return self.send_truncate(self.cached_tokens)
 
+    def unable(self) -> frozenset[int]:
+        """Hops that cannot replay what the hop behind them lacks: they must begin from nothing.
+
+        Walks from the last hop back, so that what such a hop will lack counts for the one before.
+        """
+        unable: set[int] = set()
+        lacking_from = self.resume
+        for index in reversed(range(len(self.route.hops))):
+            mine = self._opened[index]
+            rows = mine.cached_tokens
+            if mine.replay_from > lacking_from and rows > lacking_from:
+                unable.add(index)
+                rows = 0
+            lacking_from = rows
+        return frozenset(unable)
+
     def send_step(
-        self, kind: StepKind, count: int, wanted: int, payload_sha256: bytes
+        self, kind: StepKind, count: int, wanted: int, payload_sha256: bytes, *, loop: int = 0
     ) -> StepTicket:
         """Account for a step that is about to leave, and say where it stands."""
         self.state = advance("head", self.state, Event.STEP, ours=True)
         if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
             raise LocalProtocolError("Too many steps on their way round.")
-        ticket = StepTicket(self.position, count, wanted, kind)
+        if self._in_flight and self._in_flight[-1].loop:
+            raise LocalProtocolError("A loop is under way: the last hop sends the next step.")
+        ticket = StepTicket(self.position, count, wanted, kind, payload_sha256, loop)
         self._in_flight.append(ticket)
-        self._sent_hashes.append(payload_sha256)
         self.position += count
         return ticket
 
     def accept_result(self, result: Result) -> StepTicket | None:
-        """Match a result to the oldest step on its way; None if its epoch is void."""
+        """Match a result to the oldest step on its way; None if it is void.
+
+        Of a loop, the step that the last hop has sent on by itself is on its way from now.
+        """
         if result.session_id != self.session_id or result.epoch > self.epoch:
             raise RemoteProtocolError("The result belongs to another session or epoch.")
         if result.epoch < self.epoch:
@@ -143,30 +166,69 @@ class HeadSession:
             ticket.position, ticket.count, ticket.wanted, ticket.kind, expected_dtype,
         ) or (expected_dtype is not None and result.hidden_size != self._hidden_size):  # fmt: skip
             raise RemoteProtocolError("The result does not match the step that was sent.")
+        if result.loop and not ticket.loop:
+            raise RemoteProtocolError("The last hop fed on a step that it was not asked to.")
         self._in_flight.popleft()
+        self._account.count(
+            ticket.kind, ticket.count, ticket.wanted, ticket.payload_sha256, result.payload_sha256
+        )
+        if ticket.is_void:
+            return None
         self.rows_arrived = ticket.position + ticket.count
-        self._count(ticket, result)
+        if result.loop:
+            self._follow_loop(ticket, result)
         return ticket
 
     def send_truncate(self, position: int) -> Truncate:
-        """Take rows back; only with nothing in flight, for late results would be ambiguous."""
+        """Take rows back: steps at or behind `position` are void, and so will their results be."""
         self.state = advance("head", self.state, Event.TRUNCATE, ours=True)
-        if self._in_flight or not 0 <= position <= self.position:
-            raise LocalProtocolError("Truncate only behind the last result.")
+        if not 0 <= position <= self.position:
+            raise LocalProtocolError("Truncate only behind the last step.")
+        for ticket in self._in_flight:
+            if not ticket.is_void and ticket.position < position < ticket.position + ticket.count:
+                raise LocalProtocolError("Truncate between steps, or behind one that is back.")
+        self._in_flight = deque(
+            replace(ticket, is_void=True) if ticket.position >= position else ticket
+            for ticket in self._in_flight
+        )
         self.position = position
         self.rows_arrived = min(self.rows_arrived, position)
         return Truncate(self.session_id, self.epoch, position)
 
+    def repair(self, route: Route, lost: Set[int]) -> int:
+        """Go to the next epoch, other hops in the places of `lost`. Gives what OPEN's `steps` says.
+
+        The steps whose results are missing are forgotten here: the caller sends those that are
+        not void again, once READY, beginning at `rows_arrived`.
+        """
+        self.state = advance("head", self.state, Event.REOPEN, ours=True)
+        if len(route.hops) != len(self.route.hops):
+            raise LocalProtocolError("A repair keeps the number of hops.")
+        arrived = self.results
+        self.route = route
+        self.epoch += 1
+        self.resume = self.rows_arrived
+        self._opened.clear()
+        self._in_flight.clear()
+        self._account.begin_epoch(route, lost)
+        return arrived
+
+    def replayed(self, payload_sha256: bytes) -> None:
+        """A REPLAY has left for hop 0."""
+        self._account.sent_replay(payload_sha256)
+
     def accept_meter(self, hop_index: int, meter: Meter) -> None:
         """Keep a hop's meter until it can be compared; see `payable`."""
-        if (meter.session_id, meter.epoch) != (self.session_id, self.epoch) or not self._metered:
+        if meter.session_id != self.session_id or meter.epoch > self.epoch or not self._metered:
             raise RemoteProtocolError("METER for another session or epoch, or without a lease.")
         self.state = advance("head", self.state, Event.METER)
+        if meter.epoch < self.epoch:
+            return  # the meters of this epoch will cover it
         if self.state is SessionState.CLOSING and not meter.final:
             return  # of a window that the final meters cover
         if meter.steps > self.results + STEPS_IN_FLIGHT_MAX:
             raise RemoteProtocolError("METER for steps that were never sent.")
-        self._meters.setdefault(meter.steps, {})[hop_index] = meter
+        self._account.keep(hop_index, meter)
 
     def payable(self, *, gone: Set[int] = frozenset()) -> list[tuple[int, Meter]]:
         """Meters that are complete over all hops, arrived, and agree: (hop index, meter).
@@ -175,16 +237,7 @@ class HeadSession:
         with one end left is taken at that end's word. Raises HopFailed when a hop claims other
         work than its steps, or when the two ends of a link tell different hashes.
         """
-        due: list[tuple[int, Meter]] = []
-        for steps in sorted(self._meters):
-            meters = self._meters[steps]
-            if steps > self.results or len(meters.keys() | gone) < len(self.route.hops):
-                break
-            self._compare(steps, meters)
-            due.extend(sorted(meters.items()))
-            del self._meters[steps]
-            self._totals = {n: t for n, t in self._totals.items() if n >= steps}
-        return due
+        return self._account.payable(gone)
 
     def close(self, *, cancelled: bool, keep: tuple[bytes, ...] = ()) -> Close:
         """The CLOSE for every hop; `keep` names blocks of rows that have arrived.
@@ -194,7 +247,7 @@ class HeadSession:
         if len(keep) * PREFIX_BLOCK_TOKENS > self.rows_arrived:
             raise LocalProtocolError("Only rows whose results have arrived may be kept.")
         self.state = advance("head", self.state, Event.CLOSE, ours=True)
-        self._meters.clear()
+        self._account.drop_meters()
         return Close(self.session_id, self.epoch, self.results, cancelled, keep)
 
     def settled(self) -> None:
@@ -203,51 +256,17 @@ class HeadSession:
     def fail(self) -> None:
         self.state = advance("head", self.state, Event.FAIL, ours=True)
 
-    def _count(self, ticket: StepTicket, result: Result) -> None:
-        before = self._totals[self.results]
-        work = tuple(done + self._hop_work(index, ticket) for index, done in enumerate(before.work))
-        self.results += 1
-        self._totals[self.results] = _Totals(
-            before.tokens + ticket.count,
-            work,
-            extend_link_hash(before.first_link_hash, self._sent_hashes.popleft()),
-            extend_link_hash(before.last_link_hash, result.payload_sha256),
+    def _begin_epoch(self) -> None:
+        if self.epoch == 0:
+            self.cached_tokens = min(opened.cached_tokens for opened in self.opened)
+            self.position = self.rows_arrived = self.cached_tokens
+            return
+        self.position = self.resume
+        self._account.expect_replays([self.resume - opened.cached_tokens for opened in self.opened])
+
+    def _follow_loop(self, ticket: StepTicket, result: Result) -> None:
+        fed = payload_hash(result.payload)
+        self._in_flight.append(
+            StepTicket(self.position, 1, 1, StepKind.DECODE, fed, ticket.loop - 1)
         )
-        if not self._metered:
-            del self._totals[self.results - 1]
-        elif len(self._totals) > UNPAID_STEPS_MAX:
-            raise LocalProtocolError("Meters are outstanding for too many steps.")
-
-    def _hop_work(self, index: int, ticket: StepTicket) -> Work:
-        row = self._wire_dtype.row_bytes(self._hidden_size)
-        last = index == len(self.route.hops) - 1
-        row_in = row if index > 0 or self.route.sealed else TOKEN_BYTES
-        row_out = row if not last or self.route.sealed else TOKEN_BYTES
-        return step_work(
-            ticket.kind,
-            ticket.count,
-            len(self.route.hops[index].span),
-            bytes_in=ticket.count * row_in,
-            bytes_out=(ticket.wanted if last else ticket.count) * row_out,
-        )
-
-    def _compare(self, steps: int, meters: dict[int, Meter]) -> None:
-        totals = self._totals[steps]
-        incoming: bytes | None = totals.first_link_hash
-        for index in range(len(self.route.hops)):
-            meter = meters.get(index)
-            if meter is None:
-                incoming = None
-                continue
-            if meter.work != totals.work[index] or meter.tokens != totals.tokens:
-                raise self._dishonest(index, "it metered other work than was done")
-            if incoming is not None and meter.link_in_hash != incoming:
-                raise self._dishonest(index, "its incoming link's hash is not the sender's")
-            incoming = meter.link_out_hash
-        if incoming is not None and incoming != totals.last_link_hash:
-            last = len(self.route.hops) - 1
-            raise self._dishonest(last, "it metered another output than arrived")
-
-    def _dishonest(self, index: int, reason: str) -> HopFailed:
-        peer = self.route.hops[index].peer_id.short
-        return HopFailed(index, peer, ErrorCode.MALFORMED, reason)
+        self.position += 1

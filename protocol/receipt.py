@@ -1,8 +1,10 @@
 """Receipt: what one hop has carried under one lease *so far*.
 
 Cumulative and signed by the payer key: the one with the largest sequence counts, so replaying an
-old one, or handing in the same twice, is worth nothing. The hop's countersignature over the very
-envelope makes it a co-signed receipt: both sides are bound to the same bytes.
+old one, or handing in the same twice, is worth nothing. A session that was repaired goes on in the
+next epoch: steps and link hashes begin anew there, what was carried does not. The hop's
+countersignature over the very envelope makes it a co-signed receipt: both sides are bound to the
+same bytes.
 """
 
 from dataclasses import dataclass
@@ -30,10 +32,12 @@ class Receipt:
     lease_id: bytes
     sequence: int
     """1, 2, 3 … within the lease."""
+    epoch: int
+    """Of the session; `steps` and both links' hashes begin anew with each."""
     steps: int
-    """Steps covered; both links' hashes are taken after this many."""
+    """Steps of this epoch; both links' hashes are taken after this many."""
     tokens: int
-    """Rows that entered the hop over those steps."""
+    """Rows that have entered the hop under the lease, those of a replay too."""
     work: Work
     amount_nanos: Nanos
     link_in_hash: bytes
@@ -44,7 +48,7 @@ class Receipt:
     def __post_init__(self) -> None:
         if len(self.lease_id) != ID_BYTES or self.sequence <= 0:
             raise RemoteProtocolError("A receipt names a lease and counts from 1.")
-        if min(self.steps, self.tokens, self.amount_nanos) < 0:
+        if min(self.epoch, self.steps, self.tokens, self.amount_nanos) < 0:
             raise RemoteProtocolError("A receipt's counts are not negative.")
         if len(self.link_in_hash) != HASH_BYTES or len(self.link_out_hash) != HASH_BYTES:
             raise RemoteProtocolError("Link hashes have 32 bytes.")

@@ -1,8 +1,13 @@
 """The life of a session as tables: states, what moves them, and every deadline by name.
 
     head    OPENING ──all hops opened──► READY ──close──► CLOSING ──all settled──► CLOSED
-            └──────────────close────────────────────────►┘
+                                       ▲    │ repair
+                                       └─ REPAIRING ──close──► CLOSING
     hop     OPENING ──link stands──────► READY ──CLOSE──► CLOSING ──final receipt─► CLOSED
+                                       ▲  ▲ │ a neighbour is lost
+                                       │  │ └──► BROKEN ──CLOSE──► CLOSING
+                      OPEN of the next └─ REOPENING ◄─┘
+                      epoch moves READY, BROKEN and REOPENING to REOPENING
     both    any state ──error, deadline, peer gone──► FAILED
 
 `head_session.py` and `hop_session.py` are the two machines over these tables; neither reads a
@@ -20,6 +25,9 @@ __all__ = [
     "CLOSE_TIMEOUT_S",
     "IDLE_TIMEOUT_S",
     "OPEN_TIMEOUT_S",
+    "REPAIRS_MAX",
+    "REPAIR_TIMEOUT_S",
+    "REPAIR_WAIT_S",
     "STEPS_IN_FLIGHT_MAX",
     "STEP_TIMEOUT_S",
     "TRANSITIONS",
@@ -40,6 +48,12 @@ UNPAID_TIMEOUT_S = 15.0
 """How long a hop holds a step back for the receipt it is owed before it gives up."""
 CLOSE_TIMEOUT_S = 5.0
 """How long the head waits for last meters and acks: the answer is out already."""
+REPAIR_TIMEOUT_S = 60.0
+"""What all attempts at one repair may take: a house that places its layers anew needs some tens."""
+REPAIR_WAIT_S = 75.0
+"""How long a hop that lost a neighbour keeps its rows for the repair: above REPAIR_TIMEOUT_S."""
+REPAIRS_MAX = 8
+"""Repairs of one answer; a route that breaks more often is not worth its replays."""
 STEPS_IN_FLIGHT_MAX = 8
 """Steps a head may have on their way round: fills a long ring without flooding a hop."""
 
@@ -47,6 +61,12 @@ STEPS_IN_FLIGHT_MAX = 8
 class SessionState(StrEnum):
     OPENING = "opening"
     READY = "ready"
+    BROKEN = "broken"
+    """Hop: a neighbour is lost; rows are kept for the repair."""
+    REPAIRING = "repairing"
+    """Head: some hops are being replaced, and all links made anew."""
+    REOPENING = "reopening"
+    """Hop: the same, seen from one that stays."""
     CLOSING = "closing"
     CLOSED = "closed"
     FAILED = "failed"
@@ -58,6 +78,7 @@ class Event(StrEnum):
     OPENED = "opened"
     """Head: every hop has answered. Hop: its KV is reserved and its link onward stands."""
     STEP = "step"
+    REPLAY = "replay"
     RESULT = "result"
     TRUNCATE = "truncate"
     METER = "meter"
@@ -67,6 +88,10 @@ class Event(StrEnum):
     SETTLED = "settled"
     """Head: every hop has acknowledged its last receipt. Hop: it has its final receipt."""
     FAIL = "fail"
+    LOST = "lost"
+    """Hop: a neighbour's link has ended, or carried what it must not."""
+    REOPEN = "reopen"
+    """OPEN of the next epoch: head sends, hop takes."""
 
 
 _S, _E = SessionState, Event
@@ -96,6 +121,25 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         (_S.CLOSED, _E.STEP): _S.CLOSED,
         (_S.CLOSING, _E.TRUNCATE): _S.CLOSING,
         (_S.CLOSED, _E.TRUNCATE): _S.CLOSED,
+        (_S.READY, _E.REPLAY): _S.READY,
+        (_S.CLOSING, _E.REPLAY): _S.CLOSING,
+        (_S.CLOSED, _E.REPLAY): _S.CLOSED,
+        # a hop that lost a neighbour keeps its rows and takes nothing but a repair or the end
+        (_S.READY, _E.LOST): _S.BROKEN,
+        (_S.REOPENING, _E.LOST): _S.BROKEN,
+        (_S.BROKEN, _E.LOST): _S.BROKEN,
+        (_S.CLOSING, _E.LOST): _S.CLOSING,
+        (_S.CLOSED, _E.LOST): _S.CLOSED,
+        (_S.READY, _E.REOPEN): _S.REOPENING,
+        (_S.BROKEN, _E.REOPEN): _S.REOPENING,
+        (_S.REOPENING, _E.REOPEN): _S.REOPENING,
+        (_S.REOPENING, _E.OPENED): _S.READY,
+        **{(state, _E.RECEIPT): state for state in (_S.BROKEN, _S.REOPENING)},
+        **{(state, _E.CLOSE): _S.CLOSING for state in (_S.BROKEN, _S.REOPENING)},
+        **{(state, _E.FAIL): _S.FAILED for state in (_S.BROKEN, _S.REOPENING)},
+        # what the old links still carry is dropped
+        **{(_S.BROKEN, event): _S.BROKEN for event in (_E.STEP, _E.REPLAY, _E.TRUNCATE)},
+        **{(_S.REOPENING, event): _S.REOPENING for event in (_E.STEP, _E.REPLAY, _E.TRUNCATE)},
     },
     "head": _COMMON
     | {
@@ -108,6 +152,13 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         # hops that have opened are owed a final receipt, if only over nothing
         (_S.OPENING, _E.CLOSE): _S.CLOSING,
         (_S.CLOSING, _E.OPENED): _S.CLOSING,
+        (_S.READY, _E.REOPEN): _S.REPAIRING,
+        (_S.REPAIRING, _E.REOPEN): _S.REPAIRING,
+        (_S.REPAIRING, _E.OPENED): _S.READY,
+        (_S.REPAIRING, _E.METER): _S.REPAIRING,
+        (_S.REPAIRING, _E.ACK): _S.REPAIRING,
+        (_S.REPAIRING, _E.CLOSE): _S.CLOSING,
+        (_S.REPAIRING, _E.FAIL): _S.FAILED,
     },
 }
 

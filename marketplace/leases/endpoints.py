@@ -5,8 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, status
 
 from marketplace.endpoints import InferenceBuyer, MarketOf
-from marketplace.leases import service
-from marketplace.leases.schemas import LeaseRequest, LeasesSchema, SessionSchema
+from marketplace.leases import replacements, service
+from marketplace.leases.schemas import (
+    LeaseRequest,
+    LeasesSchema,
+    ReplacementRequest,
+    ReplacementSchema,
+    SessionSchema,
+)
 
 __all__ = ["router"]
 
@@ -20,6 +26,19 @@ def create_leases(body: LeaseRequest, caller: InferenceBuyer, market: MarketOf) 
     """Accept a quote: its amount is held, and every hop gets its lease."""
     with market.database.transaction() as session:
         return service.create(session, market, caller.account_id, body)
+
+
+@router.post("/v1/sessions/{session_id}/replacements")
+def create_replacements(
+    session_id: SessionId, body: ReplacementRequest, caller: InferenceBuyer, market: MarketOf
+) -> ReplacementSchema:
+    """Other hops in the places of lost ones, or a wholly new route; their price is held too."""
+    named = bytes.fromhex(session_id)
+    # the search takes milliseconds, and must not hold up those who write
+    with market.database.reading() as session:
+        route = replacements.find(session, market, caller.account_id, named, body)
+    with market.database.transaction() as session:
+        return replacements.lease(session, market, caller.account_id, named, body, route)
 
 
 @router.post("/v1/sessions/{session_id}/close", status_code=status.HTTP_202_ACCEPTED)

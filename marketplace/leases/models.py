@@ -2,22 +2,20 @@
 
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
 
-__all__ = ["SessionRow"]
+__all__ = ["SessionHoldRow", "SessionRow"]
 
 
 class SessionRow(Base, table=True):
-    """A paid session: who pays for it, and the hold behind it."""
+    """A paid session: who pays for it, and whether it is over."""
 
     __tablename__: ClassVar[str] = "market_session"
     __table_args__ = (
         UniqueConstraint("quote_id"),
-        UniqueConstraint("hold_id"),
-        CheckConstraint("amount_nanos > 0", name="amount"),
         Index(None, "account_id", "created_at_s"),
         Index(None, "closed_at_s"),
     )
@@ -26,11 +24,34 @@ class SessionRow(Base, table=True):
     account_id: str = Field(max_length=32, foreign_key="market_account.account_id")
     quote_id: bytes = Field(max_length=16)
     """No foreign key: quotes are forgotten sooner than sessions."""
+    created_at_s: BigInt
+    closed_at_s: BigIntOrNone = None
+    """When the head said that it is over."""
+
+
+class SessionHoldRow(Base, table=True):
+    """One hold of a session: that of its quote under epoch 0, and one for each replacement."""
+
+    __tablename__: ClassVar[str] = "market_session_hold"
+    __table_args__ = (
+        UniqueConstraint("hold_id"),
+        CheckConstraint("epoch BETWEEN 0 AND 4294967295", name="epoch"),
+        CheckConstraint("amount_nanos > 0", name="amount"),
+    )
+
+    session_id: bytes = Field(
+        primary_key=True, max_length=16, foreign_key="market_session.session_id"
+    )
+    epoch: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    """Chosen by the head; the session's route is that of the largest."""
     request_digest: bytes = Field(max_length=32)
     """SHA-256 of what was asked, so that the same request again gets the same answer."""
     hold_id: bytes = Field(max_length=16, foreign_key="ledger_hold.hold_id")
     amount_nanos: NanosColumn
+    terms: bytes | None = None
+    """The whole route from this epoch on, as `quotes.terms.QuoteTerms` in canonical CBOR; None for
+    a session that was opened before sessions were repaired."""
     created_at_s: BigInt
     settle_by_s: BigInt
-    closed_at_s: BigIntOrNone = None
-    """When the head said that it is over."""

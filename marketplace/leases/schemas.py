@@ -1,8 +1,12 @@
 """JSON of `leases`."""
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from marketplace.fields import (
+    AMOUNT_NANOS_MAX,
     Base64Bytes,
     HexHash,
     HexId,
@@ -11,14 +15,32 @@ from marketplace.fields import (
     SpanSchema,
     WorkSchema,
 )
+from marketplace.quotes.schemas import PEERS_MAX, TOKENS_MAX, QuotedHopSchema
+from protocol.limits import HOPS_MAX
 
 __all__ = [
     "LeaseRequest",
     "LeasesSchema",
+    "ReplacementLeaseSchema",
+    "ReplacementRequest",
+    "ReplacementSchema",
     "SessionHopSchema",
     "SessionSchema",
     "SessionStatus",
 ]
+
+
+EPOCH_MAX = 2**32 - 1
+"""What the frames of a session can say."""
+
+
+def _check_distinct(hops: list[int]) -> list[int]:
+    if len(set(hops)) != len(hops):
+        raise ValueError("names a hop twice")
+    return hops
+
+
+HopIndex = Annotated[int, Field(ge=0, lt=HOPS_MAX)]
 
 
 class LeaseRequest(Schema):
@@ -41,6 +63,47 @@ class LeasesSchema(Schema):
     settle_by_s: int
 
 
+class ReplacementRequest(Schema):
+    """Other hops for a session some of whose hops are lost."""
+
+    epoch: Annotated[int, Field(ge=1, le=EPOCH_MAX)]
+    """Chosen by the head, above every earlier one: the same again gets the same answer."""
+    lost: Annotated[
+        list[HopIndex], Field(min_length=1, max_length=HOPS_MAX), AfterValidator(_check_distinct)
+    ]
+    """Hop indexes of the present route. All of them: a wholly new route is wanted."""
+    rows: Annotated[int, Field(ge=0, le=TOKENS_MAX)]
+    """Rows that the session has now; they are replayed to the new hops, as prefill."""
+    remaining_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+    """Tokens that may still come."""
+    deny: list[PeerText] = Field(max_length=PEERS_MAX, default_factory=list)
+    """None of these; a lost hop that is not named may come back."""
+    allow: Annotated[list[PeerText], Field(min_length=1, max_length=PEERS_MAX)] | None = None
+    """Only these providers, as in the quote."""
+    amount_nanos_max: Annotated[int, Field(ge=1, le=AMOUNT_NANOS_MAX)] | None = None
+    """The most that may be held in addition."""
+
+
+class ReplacementLeaseSchema(Schema):
+    """The lease of one hop that is new."""
+
+    hop_index: int
+    lease: Base64Bytes
+
+
+class ReplacementSchema(Schema):
+    """The route from this epoch on. More money is held, and these are the leases of the new hops;
+    every other hop keeps the lease it has."""
+
+    epoch: int
+    hold_id: HexId
+    amount_nanos: int
+    """Held in addition."""
+    hops: list[QuotedHopSchema]
+    leases: list[ReplacementLeaseSchema]
+    settle_by_s: int
+
+
 class SessionStatus(StrEnum):
     """Where a paid session stands."""
 
@@ -56,6 +119,9 @@ class SessionHopSchema(Schema):
     """What one hop has carried so far, and the receipt that proves it."""
 
     peer_id: PeerText
+    epoch: int
+    """Since when it is on the session's route."""
+    hop_index: int
     span: SpanSchema
     lease_id: HexId
     earned_nanos: int
@@ -65,7 +131,7 @@ class SessionHopSchema(Schema):
 
 
 class SessionSchema(Schema):
-    """A paid session as its buyer sees it."""
+    """A paid session as its buyer sees it, over all its holds."""
 
     session_id: HexId
     status: SessionStatus
@@ -73,3 +139,4 @@ class SessionSchema(Schema):
     fee_nanos: int
     held_nanos: int
     hops: list[SessionHopSchema]
+    """Every hop it ever had, by epoch and in the order of the route."""

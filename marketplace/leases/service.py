@@ -1,22 +1,14 @@
 """Accepting a quote, ending a session, and what it has come to."""
 
 import hashlib
-import secrets
+from collections.abc import Sequence
 
-from ledger import errors as ledger_errors
-from ledger.book import Book
 from ledger.database import Session
-from ledger.receipts import open_lane
 from ledger.settle_window import mark_closed
-from marketplace.errors import (
-    Conflict,
-    InsufficientFunds,
-    QuoteExpired,
-    QuoteUnknown,
-    SessionUnknown,
-)
+from marketplace.errors import Conflict, QuoteExpired, QuoteUnknown, SessionUnknown
 from marketplace.fields import SpanSchema, WorkSchema
-from marketplace.leases.models import SessionRow
+from marketplace.leases.granting import Grant, grant
+from marketplace.leases.models import SessionHoldRow, SessionRow
 from marketplace.leases.repository import HoldState, LaneView, SessionRepository
 from marketplace.leases.schemas import (
     LeaseRequest,
@@ -25,14 +17,11 @@ from marketplace.leases.schemas import (
     SessionSchema,
     SessionStatus,
 )
-from marketplace.leases.signing import LeasePlan, leases_of, settle_by
 from marketplace.market import Market
 from marketplace.quotes.repository import QuoteRepository
 from marketplace.quotes.terms import QuoteTerms
-from protocol.envelope import seal
-from protocol.lease import ID_BYTES
 
-__all__ = ["close", "create", "show"]
+__all__ = ["close", "create", "own", "show"]
 
 
 def create(
@@ -43,50 +32,65 @@ def create(
     Raises QuoteUnknown, QuoteExpired, Conflict or InsufficientFunds.
     """
     digest = _digest(account_id, request)
-    known = SessionRepository(session).get(request.session_id)
-    if known is not None:
-        if known.request_digest != digest:
+    repository = SessionRepository(session)
+    known = repository.holds(request.session_id)
+    if known:
+        if known[0].request_digest != digest:
             raise Conflict("This session id was used before.", hint="Choose a new session id.")
-        return _answer(session, known)
+        return _answer(session, known[0])
     terms = _accept_quote(session, market, account_id, request)
-    row = _hold(session, market, account_id, request, terms, digest)
-    plan = LeasePlan(
+    row = SessionRow(
         session_id=request.session_id,
-        hold_id=row.hold_id,
+        account_id=account_id,
+        quote_id=request.quote_id,
+        created_at_s=market.clock.now_s(),
+    )
+    repository.add(row)
+    wanted = Grant(
+        epoch=0,
+        terms=terms,
+        hops=range(len(terms.hops)),
         payer_key=request.payer_key,
         head=request.head,
-        window_tokens=market.config.window_tokens,
-        credit_windows=market.config.credit_windows,
-        issued_at_s=row.created_at_s,
+        tokens_max=terms.tokens_max,
+        digest=digest,
     )
-    for lease in leases_of(terms, plan):
-        open_lane(session, seal(lease, market.key).encode(), lease)
-    return _answer(session, row)
+    return _answer(session, grant(session, market, row, wanted))
 
 
 def close(session: Session, account_id: str, session_id: bytes, *, now_s: int) -> None:
     """The head says the session is over; again is no error. Raises SessionUnknown."""
-    row = _own(session, account_id, session_id)
+    row = own(session, account_id, session_id, lock=True)
     if row.closed_at_s is None:
         row.closed_at_s = now_s
-        mark_closed(session, row.hold_id)
+        for hold in SessionRepository(session).holds(session_id):
+            mark_closed(session, hold.hold_id)
 
 
 def show(session: Session, account_id: str, session_id: bytes) -> SessionSchema:
     """What the session has come to. Raises SessionUnknown, also for another account's."""
-    row = _own(session, account_id, session_id)
+    own(session, account_id, session_id)
     repository = SessionRepository(session)
-    hold, lanes = repository.hold(row.hold_id), repository.lanes(row.hold_id)
-    charged = hold.charged_nanos or 0
+    holds, lanes = repository.hold_states(session_id), repository.lanes(session_id)
+    charged = sum(hold.charged_nanos or 0 for hold in holds)
     paid = sum(lane.settled_nanos for lane in lanes)
     return SessionSchema(
         session_id=session_id,
-        status=_status(hold),
+        status=_status(holds),
         charged_nanos=charged,
-        fee_nanos=charged - paid if charged else 0,
-        held_nanos=hold.amount_nanos if hold.charged_nanos is None else 0,
+        # nothing of a lane is settled before its hold is charged
+        fee_nanos=charged - paid,
+        held_nanos=sum(hold.amount_nanos for hold in holds if hold.charged_nanos is None),
         hops=[_hop(lane) for lane in lanes],
     )
+
+
+def own(session: Session, account_id: str, session_id: bytes, *, lock: bool = False) -> SessionRow:
+    """The account's own session. Raises SessionUnknown, also for another account's."""
+    row = SessionRepository(session).get(session_id, lock=lock)
+    if row is None or row.account_id != account_id:
+        raise SessionUnknown("There is no such session.")
+    return row
 
 
 def _accept_quote(
@@ -115,63 +119,30 @@ def _accept_quote(
     return terms
 
 
-def _hold(
-    session: Session,
-    market: Market,
-    account_id: str,
-    request: LeaseRequest,
-    terms: QuoteTerms,
-    digest: bytes,
-) -> SessionRow:
-    now_s = market.clock.now_s()
-    settle_by_s = settle_by(terms, now_s)
-    hold_id = secrets.token_bytes(ID_BYTES)
-    try:
-        Book(session).hold(
-            hold_id, account_id, terms.amount_nanos_max, now_s=now_s, expires_at_s=settle_by_s
-        )
-    except ledger_errors.InsufficientFunds as error:
-        raise InsufficientFunds(error.needed_nanos, error.available_nanos) from error
-    row = SessionRow(
-        session_id=request.session_id,
-        account_id=account_id,
-        quote_id=request.quote_id,
-        request_digest=digest,
-        hold_id=hold_id,
-        amount_nanos=terms.amount_nanos_max,
-        created_at_s=now_s,
-        settle_by_s=settle_by_s,
-    )
-    SessionRepository(session).add(row)
-    return row
-
-
-def _answer(session: Session, row: SessionRow) -> LeasesSchema:
-    lanes = SessionRepository(session).lanes(row.hold_id)
+def _answer(session: Session, row: SessionHoldRow) -> LeasesSchema:
+    lanes = SessionRepository(session).lanes(row.session_id)
     return LeasesSchema(
         hold_id=row.hold_id,
         amount_nanos=row.amount_nanos,
-        leases=[lane.envelope for lane in lanes],
+        leases=[lane.envelope for lane in lanes if lane.epoch == row.epoch],
         settle_by_s=row.settle_by_s,
     )
 
 
-def _own(session: Session, account_id: str, session_id: bytes) -> SessionRow:
-    row = SessionRepository(session).get(session_id)
-    if row is None or row.account_id != account_id:
-        raise SessionUnknown("There is no such session.")
-    return row
-
-
-def _status(hold: HoldState) -> SessionStatus:
-    if hold.charged_nanos is None:
-        return SessionStatus.CLOSED if hold.closed else SessionStatus.OPEN
-    return SessionStatus.SETTLED if hold.charged_nanos else SessionStatus.RELEASED
+def _status(holds: Sequence[HoldState]) -> SessionStatus:
+    waiting = [hold for hold in holds if hold.charged_nanos is None]
+    if waiting:
+        closed = all(hold.closed for hold in waiting)
+        return SessionStatus.CLOSED if closed else SessionStatus.OPEN
+    charged = any(hold.charged_nanos for hold in holds)
+    return SessionStatus.SETTLED if charged else SessionStatus.RELEASED
 
 
 def _hop(lane: LaneView) -> SessionHopSchema:
     return SessionHopSchema(
         peer_id=lane.lease.provider,
+        epoch=lane.epoch,
+        hop_index=lane.lease.hop_index,
         span=SpanSchema.of(lane.lease.span),
         lease_id=lane.lease.lease_id,
         earned_nanos=lane.received_nanos,

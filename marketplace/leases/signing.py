@@ -1,6 +1,7 @@
 """The leases of a route: one for each hop, naming its neighbours. Pure."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from marketplace.quotes.terms import QuoteTerms
@@ -19,25 +20,30 @@ TOKEN_S = 1
 
 @dataclass(frozen=True, slots=True)
 class LeasePlan:
-    """What the leases of one session have in common beyond the quote."""
+    """What the leases of one hold have in common beyond the route's terms."""
 
     session_id: bytes
     hold_id: bytes
     payer_key: bytes
     head: PeerId
+    tokens_max: int
+    """Rows of the session at each hop: those of its quote, also for who comes later."""
     window_tokens: int
     credit_windows: int
     issued_at_s: int
 
 
-def settle_by(terms: QuoteTerms, issued_at_s: int) -> int:
+def settle_by(tokens_max: int, issued_at_s: int) -> int:
     """Until when receipts are taken, in unix seconds."""
-    tokens = terms.prompt_tokens + terms.max_tokens
-    return issued_at_s + SETTLE_GRACE_S + tokens * TOKEN_S
+    return issued_at_s + SETTLE_GRACE_S + tokens_max * TOKEN_S
 
 
-def leases_of(terms: QuoteTerms, plan: LeasePlan) -> list[Lease]:
-    """One lease per hop, in order. The ring goes from the head through every hop and back."""
+def leases_of(terms: QuoteTerms, plan: LeasePlan, hops: Sequence[int]) -> list[Lease]:
+    """Leases for the hops with these indexes, in their order.
+
+    The ring goes from the head through every hop of the route and back, so each lease names the
+    neighbours that its hop has now.
+    """
     ring = [plan.head, *(hop.provider for hop in terms.hops), plan.head]
     return [
         Lease(
@@ -47,24 +53,24 @@ def leases_of(terms: QuoteTerms, plan: LeasePlan) -> list[Lease]:
             hop_index=index,
             hop_count=len(terms.hops),
             payer_key=plan.payer_key,
-            provider=hop.provider,
+            provider=terms.hops[index].provider,
             head=plan.head,
             previous=ring[index],
             next=ring[index + 2],
             manifest_hash=terms.manifest_hash,
-            span=hop.span,
+            span=terms.hops[index].span,
             hidden_size=terms.hidden_size,
             wire_dtype=terms.wire_dtype,
-            rates=hop.rates,
-            work_max=hop.work_max,
-            amount_nanos_max=hop.amount_nanos_max,
-            tokens_max=terms.prompt_tokens + terms.max_tokens,
+            rates=terms.hops[index].rates,
+            work_max=terms.hops[index].work_max,
+            amount_nanos_max=terms.hops[index].amount_nanos_max,
+            tokens_max=plan.tokens_max,
             window_tokens=plan.window_tokens,
             credit_windows=plan.credit_windows,
             fee_basis_points=terms.fee_basis_points,
             issued_at_s=plan.issued_at_s,
             expires_at_s=plan.issued_at_s + OPEN_WITHIN_S,
-            settle_by_s=settle_by(terms, plan.issued_at_s),
+            settle_by_s=settle_by(plan.tokens_max, plan.issued_at_s),
         )
-        for index, hop in enumerate(terms.hops)
+        for index in hops
     ]

@@ -15,9 +15,10 @@ from marketplace.fields import (
     SpanSchema,
     WorkSchema,
 )
+from marketplace.quotes.terms import QuotedHop
 from protocol.tensor import WireDtype
 
-__all__ = ["QuoteRequest", "QuoteSchema", "QuotedHopSchema"]
+__all__ = ["PEERS_MAX", "TOKENS_MAX", "QuoteRequest", "QuoteSchema", "QuotedHopSchema"]
 
 TOKENS_MAX = 2**31
 """Far above any model's context; keeps products inside what can be stored."""
@@ -32,6 +33,8 @@ class QuoteRequest(Schema):
     """A name of the catalogue, or a manifest hash in hex."""
     prompt_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+    drafted_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] = 0
+    """Rows that may be run in vain to have the answer sooner: drafts that do not hold."""
     sealed: Literal[True] = True
     """The pool sells sealed routes only: the head holds the ends."""
     wire_dtype: Annotated[WireDtype, Field(strict=False)] = WireDtype.BF16
@@ -53,6 +56,18 @@ class QuotedHopSchema(Schema):
     compute_dtype: str
     rates: RatesSchema
     work_max: WorkSchema
+
+    @classmethod
+    def of(cls, hop: QuotedHop) -> "QuotedHopSchema":
+        return cls(
+            peer_id=hop.provider,
+            span=SpanSchema.of(hop.span),
+            addresses=list(hop.addresses),
+            backend=hop.backend,
+            compute_dtype=hop.compute_dtype,
+            rates=RatesSchema.of(hop.rates),
+            work_max=WorkSchema.of(hop.work_max),
+        )
 
 
 class QuoteSchema(Schema):

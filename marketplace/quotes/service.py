@@ -4,27 +4,23 @@ import secrets
 
 from ledger.database import Session
 from marketplace.errors import ContextTooLong, NoCapacity, PriceTooHigh
-from marketplace.fields import RatesSchema, SpanSchema, WorkSchema
 from marketplace.leases.repository import SessionRepository
 from marketplace.manifests import service as manifests
 from marketplace.manifests.models import ManifestRow
 from marketplace.market import Market
 from marketplace.matching import RoutedHop, search_route
-from marketplace.pricing import WorkPlan, bound_of
+from marketplace.pricing import WorkPlan
 from marketplace.quotes.models import QuoteRow
 from marketplace.quotes.repository import QuoteRepository
 from marketplace.quotes.schemas import QuotedHopSchema, QuoteRequest, QuoteSchema
-from marketplace.quotes.terms import QuotedHop, QuoteTerms
+from marketplace.quotes.terms import QuotedHop, QuoteTerms, hold_nanos
 from planning.routes import missing_spans
 from protocol.lease import ID_BYTES
-from protocol.money import amount_nanos, with_fee_nanos
 
 __all__ = ["keep", "price"]
 
 QUOTE_LIFETIME_S = 60
 """Offers live five minutes at most, so a quote that rests on them must be short."""
-HOLD_NANOS_MIN = 1
-"""A hold is a movement of money, so even a free route sets one nano aside."""
 
 
 def price(session: Session, market: Market, request: QuoteRequest) -> QuoteTerms:
@@ -62,6 +58,7 @@ def _plan(manifest: ManifestRow, request: QuoteRequest) -> WorkPlan:
         prompt_tokens=request.prompt_tokens,
         max_tokens=request.max_tokens,
         wire_dtype=request.wire_dtype,
+        drafted_tokens=request.drafted_tokens,
     )
     if plan.tokens > manifest.context_tokens:
         raise ContextTooLong(
@@ -97,21 +94,7 @@ def _route(
 def _terms(
     manifest: ManifestRow, plan: WorkPlan, route: list[RoutedHop], fee_basis_points: int
 ) -> QuoteTerms:
-    hops = []
-    for hop in route:
-        work_max = bound_of(hop.span, plan)
-        quoted = QuotedHop(
-            provider=hop.offer.provider,
-            span=hop.span,
-            addresses=hop.offer.addresses,
-            backend=hop.offer.backend,
-            compute_dtype=hop.offer.compute_dtype,
-            rates=hop.offer.rates,
-            work_max=work_max,
-            amount_nanos_max=amount_nanos(work_max, hop.offer.rates),
-        )
-        hops.append(quoted)
-    total = with_fee_nanos(sum(hop.amount_nanos_max for hop in hops), fee_basis_points)
+    hops = tuple(QuotedHop.of(hop.offer, hop.span, plan) for hop in route)
     return QuoteTerms(
         model=manifest.name,
         manifest_hash=manifest.manifest_hash,
@@ -121,8 +104,9 @@ def _terms(
         max_tokens=plan.max_tokens,
         wire_dtype=plan.wire_dtype,
         fee_basis_points=fee_basis_points,
-        amount_nanos_max=max(total, HOLD_NANOS_MIN),
-        hops=tuple(hops),
+        amount_nanos_max=hold_nanos(hops, fee_basis_points),
+        hops=hops,
+        drafted_tokens=plan.drafted_tokens,
     )
 
 
@@ -137,16 +121,5 @@ def _schema(row: QuoteRow, terms: QuoteTerms) -> QuoteSchema:
         wire_dtype=terms.wire_dtype.value,
         amount_nanos_max=terms.amount_nanos_max,
         fee_basis_points=terms.fee_basis_points,
-        hops=[
-            QuotedHopSchema(
-                peer_id=hop.provider,
-                span=SpanSchema.of(hop.span),
-                addresses=list(hop.addresses),
-                backend=hop.backend,
-                compute_dtype=hop.compute_dtype,
-                rates=RatesSchema.of(hop.rates),
-                work_max=WorkSchema.of(hop.work_max),
-            )
-            for hop in terms.hops
-        ],
+        hops=[QuotedHopSchema.of(hop) for hop in terms.hops],
     )

@@ -1,17 +1,23 @@
-"""What a quote promises, as one record that is kept until it is accepted."""
+"""What a quote promises, as one record that is kept until it is accepted, and by its session."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from marketplace.pricing import WorkPlan, bound_of
 from protocol.identity import PeerId
-from protocol.money import Nanos, Rates, Work
+from protocol.money import Nanos, Rates, Work, amount_nanos, with_fee_nanos
+from protocol.offer import Offer
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 from protocol.route import Span
 from protocol.tensor import WireDtype
 
-__all__ = ["QuoteTerms", "QuotedHop"]
+__all__ = ["QuoteTerms", "QuotedHop", "hold_nanos"]
 
 TERMS_BYTES_MAX = 1024 * 1024
 """64 hops with 16 addresses of 256 bytes each are 300 kB; above that the row is damaged."""
+
+HOLD_NANOS_MIN = 1
+"""A hold is a movement of money, so even a free route sets one nano aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,21 @@ class QuotedHop:
     rates: Rates
     work_max: Work
     amount_nanos_max: Nanos
+
+    @classmethod
+    def of(cls, offer: Offer, span: Span, plan: WorkPlan) -> "QuotedHop":
+        """`span` of the offer for all the work of `plan`."""
+        work_max = bound_of(span, plan)
+        return cls(
+            provider=offer.provider,
+            span=span,
+            addresses=offer.addresses,
+            backend=offer.backend,
+            compute_dtype=offer.compute_dtype,
+            rates=offer.rates,
+            work_max=work_max,
+            amount_nanos_max=amount_nanos(work_max, offer.rates),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +64,12 @@ class QuoteTerms:
     amount_nanos_max: Nanos
     """What is held: every hop's bound and the fee."""
     hops: tuple[QuotedHop, ...]
+    drafted_tokens: int = 0
+
+    @property
+    def tokens_max(self) -> int:
+        """Rows the session holds at each hop in the end."""
+        return self.prompt_tokens + self.max_tokens
 
     def encode(self) -> bytes:
         return encode_canonical(encode_fields(self))
@@ -50,3 +77,9 @@ class QuoteTerms:
     @classmethod
     def decode(cls, data: bytes) -> "QuoteTerms":
         return decode_fields(cls, decode_canonical(data, size_max=TERMS_BYTES_MAX))
+
+
+def hold_nanos(hops: Iterable[QuotedHop], fee_basis_points: int) -> Nanos:
+    """What is set aside for these hops: the most they can earn, and the fee."""
+    earned = sum(hop.amount_nanos_max for hop in hops)
+    return max(with_fee_nanos(earned, fee_basis_points), HOLD_NANOS_MIN)

@@ -11,6 +11,7 @@ from node.api.local_status import StatusPage
 from node.api.readiness import Readiness, ReadyState
 from node.api.serving import serve_api
 from node.api.settings import ApiSettings
+from node.app.drafting import start_drafting
 from node.app.fetching import fetch_for_pool, fetch_missing
 from node.app.network import network_view, start_host
 from node.app.shard import start_runner
@@ -107,7 +108,10 @@ async def _start_model(
     )  # fmt: skip
     runner, _ = await start_runner(spec, config.engine.backend, model.manifest)
     stack.push_async_callback(runner.stop)
-    return HeadModel.load(model.directory, model.manifest, runner, now_s=int(time.time()))
+    drafting = await start_drafting(config.draft, model, home, config.engine, stack, tell)
+    return HeadModel.load(
+        model.directory, model.manifest, runner, now_s=int(time.time()), drafting=drafting
+    )
 
 
 async def _drain(service: HeadService) -> None:

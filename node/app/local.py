@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.app.drafting import start_drafting
 from node.app.fetching import load_or_fetch
 from node.app.shard import start_runner
 from node.config import EngineOptions, Home
@@ -38,6 +39,8 @@ class LocalConfig:
     engine: EngineOptions
     wire_dtype: WireDtype
     kv_tokens: int
+    draft: str = ""
+    """As GatewayConfig.draft."""
 
 
 @contextlib.asynccontextmanager
@@ -82,10 +85,11 @@ async def local_head(
             issued_at_s=now_s,
             expires_at_s=now_s + ANNOUNCEMENT_LIFETIME_S,
         )
+        drafting = await start_drafting(config.draft, model, home, config.engine, stack, tell)
         service = HeadService(
             head_host,
             LanRouter(lambda: [announcement]),
-            [HeadModel.load(model.directory, manifest, None, now_s=now_s)],
+            [HeadModel.load(model.directory, manifest, None, now_s=now_s, drafting=drafting)],
             wire_dtype=config.wire_dtype,
             sealed=False,
         )

@@ -7,11 +7,9 @@ Nothing leaves the LAN but a question for the model to the hub, and with `offlin
 
 import asyncio
 import contextlib
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Final
 
 from node.api.application import create_api
@@ -20,7 +18,9 @@ from node.api.readiness import Readiness, ReadyState
 from node.api.serving import serve_api
 from node.api.settings import ApiSettings
 from node.app.cluster_view import announcements, cluster_view
-from node.app.cluster_weights import ClusterWeights, model_label
+from node.app.cluster_weights import ClusterWeights
+from node.app.drafting import start_drafting
+from node.app.first_record import first_record, is_loopback
 from node.app.network import network_view
 from node.app.room import room_for
 from node.app.shard import LoadedModel
@@ -31,12 +31,11 @@ from node.cluster.follower import Follower
 from node.cluster.gossip import Gossip
 from node.cluster.handshake import derive_secret
 from node.config import Home, UpConfig
-from node.engine.backends import available_backends
 from node.head.models import HeadModel
 from node.head.service import HeadService
 from node.router.lan import LanRouter
 from protocol.identity import KeyPair
-from protocol.machine import MachineRecord, MachineState
+from protocol.machine import MachineState
 from transport.address import Address
 from transport.base import Host
 from transport.home_host import HomeHost
@@ -99,7 +98,7 @@ async def run_up(
         network = await open_network(key, config)
         host = OwnLinkHost(network.host)
         stack.push_async_callback(host.close)
-        gossip = Gossip(host, key, secret, _first_record(config, key), tell=tell)
+        gossip = Gossip(host, key, secret, first_record(config, key.peer_id), tell=tell)
         gossip.start()
         stack.push_async_callback(gossip.close)
         for discovery in network.discoveries:
@@ -149,7 +148,7 @@ class _Machine:
         """
         manifest = self._model.manifest
         async with contextlib.AsyncExitStack() as stack:
-            service = await self._start_head()
+            service = await self._start_head(stack, tell)
             stack.push_async_callback(service.close)
             url = await stack.enter_async_context(self._serve_api(service))
             keeper = SpanKeeper(
@@ -179,11 +178,18 @@ class _Machine:
             )
             await self._leave(service, tell)
 
-    async def _start_head(self) -> HeadService:
-        manifest = self._model.manifest
-        head = await asyncio.to_thread(
-            HeadModel.load, self._model.directory, manifest, None, now_s=int(time.time())
+    async def _start_head(
+        self, stack: contextlib.AsyncExitStack, tell: Callable[[str], None]
+    ) -> HeadService:
+        manifest, config = self._model.manifest, self._config
+        may_fetch = not config.offline
+        drafting = await start_drafting(
+            config.draft, self._model, self._home, config.engine, stack, tell, may_fetch=may_fetch
         )
+        head = await asyncio.to_thread(
+            HeadModel.load, self._model.directory, manifest, None, now_s=int(time.time()),
+            drafting=drafting,
+        )  # fmt: skip
         router = LanRouter(lambda: announcements(self._gossip.records, manifest))
         return HeadService(
             self._host, router, [head], wire_dtype=self._config.wire_dtype, sealed=False
@@ -253,41 +259,10 @@ async def _announce_addresses(host: Host, discoveries: Sequence[Discovery]) -> N
         await asyncio.sleep(ADDRESSES_S)
 
 
-def _first_record(config: UpConfig, key: KeyPair) -> MachineRecord:
-    """What is known before the model is; the gossip sets times and addresses."""
-    now_s = time.time()
-    return MachineRecord(
-        peer_id=key.peer_id,
-        sequence=0,
-        joined_at_ms=int(now_s * 1000),
-        name=config.machine_name,
-        version=version("piecework"),
-        addresses=(),
-        api_port=0 if _is_loopback(config.api_host) else config.api_port,
-        memory_bytes=config.memory_bytes,
-        backends=available_backends(),
-        model=model_label(config.model),
-        state=MachineState.WAITING,
-        done_percent=0,
-        token_layers_per_s=0,
-        rows_per_s=0,
-        spread=config.spread,
-        issued_at_s=int(now_s),
-        expires_at_s=int(now_s) + 1,
-    )
-
-
 def _tell_start(config: UpConfig, host: Host, tell: Callable[[str], None]) -> None:
     tell(f"{config.machine_name} ({host.peer_id.short}) in cluster '{config.cluster_name}'")
     if not config.cluster_key:
         tell("no cluster key: any machine of this network that names the cluster may join (--key)")
-    if not _is_loopback(config.api_host):
+    if not is_loopback(config.api_host):
         token = Home(config.home).load_or_create_pairing_token()
         tell(f"other machines' clients need this pairing token as their API key: {token}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

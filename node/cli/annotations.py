@@ -9,6 +9,7 @@ __all__ = [
     "BackendOption",
     "ComputeOption",
     "DeviceOption",
+    "DraftOption",
     "HomeOption",
     "JsonOption",
     "KeyOption",
@@ -39,6 +40,13 @@ DeviceOption = Annotated[
 ComputeOption = Annotated[
     str,
     typer.Option("--compute", help="bf16; int8 or int4 weights; or fp32 for exactness."),
+]
+DraftOption = Annotated[
+    str,
+    typer.Option(
+        "--draft",
+        help="A small model of the same tokenizer that guesses ahead; 'off': not even look-up.",
+    ),
 ]
 WireOption = Annotated[
     str,

@@ -23,6 +23,7 @@ def serve_gateway(
     wire: str,
     listen: tuple[str, int],
     relays: tuple[str, ...],
+    draft: str,
 ) -> None:
     """Check the options, then serve until told to stop."""
     try:
@@ -35,6 +36,7 @@ def serve_gateway(
             network=network_options(listen, relays),
             engine=engine_options(engine),
             wire_dtype=choose(WireDtype, wire, "--wire"),
+            draft=draft,
         )
     except PieceworkError as error:
         fail(error)

@@ -9,6 +9,7 @@ from node.cli.annotations import (
     BackendOption,
     ComputeOption,
     DeviceOption,
+    DraftOption,
     HomeOption,
     JsonOption,
     KeyOption,
@@ -77,6 +78,7 @@ def up(
     device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
+    draft: DraftOption = "",
     threads: ThreadsOption = 0,
     kv_tokens: Annotated[int, typer.Option(min=256, help="Tokens held for all sessions.")] = 16_384,
     json_: Annotated[
@@ -90,6 +92,7 @@ def up(
         model=model, name=name, key=key, machine=machine, memory=memory, peers=tuple(peer or ()),
         listen=(listen, port), api=(host, api_port), offline=offline, spread=spread, discovers=mdns,
         home=home, engine=(backend, device, compute, threads), wire=wire, kv_tokens=kv_tokens,
+        draft=draft,
     )  # fmt: skip
     go_up(options, as_json=json_)
 
@@ -151,6 +154,7 @@ def gateway(
     device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
+    draft: DraftOption = "",
     threads: ThreadsOption = 1,
     listen: ListenOption = "::",
     listen_port: PortOption = 0,
@@ -162,7 +166,7 @@ def gateway(
     serve_gateway(
         market=market, models=tuple(model or ("piecework/tiny",)), api=(host, port), home=home,
         engine=(backend, device, compute, threads), wire=wire, listen=(listen, listen_port),
-        relays=tuple(relay or ()),
+        relays=tuple(relay or ()), draft=draft,
     )  # fmt: skip
 
 
@@ -182,6 +186,7 @@ def run(
     device: DeviceOption = "auto",
     compute: ComputeOption = "bf16",
     wire: WireOption = "bf16",
+    draft: DraftOption = "",
     threads: ThreadsOption = 0,
     json_: JsonOption = False,
 ) -> None:
@@ -191,7 +196,8 @@ def run(
     run_once(
         model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, market=market, key=key,
         max_tokens=max_tokens, temperature=temperature, seed=seed, home=home,
-        engine=(backend, device, compute, threads), wire=wire, as_json=json_,
+        engine=(backend, device, compute, threads), wire=wire, draft=draft,
+        as_json=json_,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ def run_once(
     home: Path | None,
     engine: EngineTexts,
     wire: str,
+    draft: str,
     as_json: bool,
 ) -> None:
     """Ask one question of a head in this process."""
@@ -46,9 +47,9 @@ def run_once(
         fail(error)
     pool = GatewayConfig(
         home_path(home), market, (model,), "127.0.0.1", 0, NetworkOptions("::", 0), options,
-        wire_dtype,
+        wire_dtype, draft,
     )  # fmt: skip
-    alone = LocalConfig(home_path(home), model, options, wire_dtype, KV_TOKENS)
+    alone = LocalConfig(home_path(home), model, options, wire_dtype, KV_TOKENS, draft)
 
     async def ask(service: HeadService, name: str) -> None:
         request = AnswerRequest(

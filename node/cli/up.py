@@ -50,6 +50,7 @@ class UpOptions:
     engine: EngineTexts
     wire: str
     kv_tokens: int
+    draft: str = ""
 
 
 def go_up(options: UpOptions, *, as_json: bool) -> None:
@@ -86,6 +87,7 @@ def _config(options: UpOptions) -> UpConfig:
         engine=engine_options(options.engine),
         wire_dtype=choose(WireDtype, options.wire, "--wire"),
         kv_tokens=options.kv_tokens,
+        draft=options.draft,
         listen_host=options.listen[0],
         listen_port=options.listen[1],
         peers=options.peers,

@@ -32,6 +32,8 @@ class AsyncEngine(Protocol):
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int: ...
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]: ...
     async def truncate(self, sequence_id: int, position: int) -> None: ...
@@ -63,6 +65,8 @@ class LocalEngine:
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         return self._alive().open(
             sequence_id,
@@ -70,6 +74,8 @@ class LocalEngine:
             sampling=sampling,
             span=span,
             prefix=prefix,
+            drawn=drawn,
+            drawn_at=drawn_at,
         )
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:

@@ -121,6 +121,11 @@ class StepItem:
     tokens: TokenIds | None = None
     hidden: Activation | None = None
 
+    @property
+    def first_drawn(self) -> int:
+        """Where the token of the first wanted row stands: behind that row."""
+        return self.position + self.count - self.wanted + 1
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -164,6 +169,8 @@ class Engine(ABC):
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         """Begin a sequence and reserve `capacity_tokens` of the KV budget for it.
 
@@ -172,8 +179,15 @@ class Engine(ABC):
         (i + 1) * PREFIX_BLOCK_TOKENS rows the sequence will have (a hash chain over all that
         decides them); gives back how many rows are here already from a closed sequence of the
         same span: the sequence begins with that length. Rows kept for reuse never make an
-        opening fail. Raises OutOfKV, and StepInvalid for an id that is open already or a span
-        outside the shard.
+        opening fail.
+
+        `drawn`: tokens drawn for this sequence elsewhere, the first of which stands at position
+        `drawn_at`; penalties count them as if drawn here. Rows may be brought up to them by steps
+        that want none, in any parts and with truncates between; a draw at an earlier position
+        voids those at and behind it.
+
+        Raises OutOfKV, and StepInvalid for an id that is open already, a span outside the shard,
+        more drawn tokens than the capacity, or one outside the vocabulary.
         """
 
     @abstractmethod
@@ -187,7 +201,10 @@ class Engine(ABC):
 
     @abstractmethod
     def truncate(self, sequence_id: int, position: int) -> None:
-        """Forget every row at or after `position`; exact, also in sliding-window layers."""
+        """Forget every row at or after `position`; exact, also in sliding-window layers.
+
+        And the tokens those rows drew, unless some of open's `drawn` are still ahead of the rows.
+        """
 
     @abstractmethod
     def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:

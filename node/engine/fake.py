@@ -30,6 +30,7 @@ from node.engine.base import (
 )
 from node.engine.errors import ModelNotFound, ModelUnsupported, StepInvalid
 from node.engine.prefix_cache import KVBudget
+from node.engine.sampler import validate_drawn
 from node.engine.validation import find_fault, sequence_span, validate_spec
 from node.engine.wire import decode, encode
 from protocol.errors import EngineError
@@ -87,12 +88,15 @@ class FakeEngine(Engine):
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         if sequence_id in self._sequences:
             raise StepInvalid(f"Sequence {sequence_id} is open already.")
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
+        validate_drawn(drawn, drawn_at, capacity_tokens, vocabulary_size=self._info.vocabulary_size)
         layers = sequence_span(span, self._spec.span)
         found = None
         if len(self._spec.span):
@@ -175,11 +179,13 @@ class FakeEngine(Engine):
         if item.output is Output.HIDDEN:
             return StepResult(hidden=_to_wire(wanted, item.wire_dtype))
         assert sequence.sampling is not None
-        first = item.position + item.count - item.wanted + 1
-        return StepResult(tokens=self._sample(wanted, first, sequence.sampling))
+        return StepResult(tokens=self._sample(wanted, item.first_drawn, sequence.sampling))
 
     def _sample(self, rows: Residues, first: int, sampling: SamplingParameters) -> TokenIds:
-        """A token a row: a hash of the row, and of (seed, position) unless greedy."""
+        """A token a row: a hash of the row, and of (seed, position) unless greedy.
+
+        Without logits there are no penalties: what was drawn before changes nothing.
+        """
         tokens = np.empty(len(rows), np.int32)
         for index, row in enumerate(rows):
             key = b"" if sampling.is_greedy else b"%d %d" % (sampling.seed, first + index)

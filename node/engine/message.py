@@ -38,11 +38,13 @@ __all__ = [
     "LENGTH",
     "MESSAGE_BYTES_MAX",
     "Operation",
+    "decode_drawn",
     "decode_error",
     "decode_items",
     "decode_message",
     "decode_spec",
     "decode_statistics",
+    "encode_drawn",
     "encode_error",
     "encode_items",
     "encode_message",
@@ -131,6 +133,16 @@ def decode_spec(fields: dict[str, Any]) -> ShardSpec:
         "compute_dtype": ComputeDtype(fields["compute_dtype"]),
     }
     return ShardSpec(**{**fields, **replaced})
+
+
+def encode_drawn(drawn: Sequence[int]) -> bytes:
+    """Token ids of a vocabulary, which fit int32: a long answer's as numbers would take longer."""
+    return np.asarray(drawn, dtype="<i4").tobytes()
+
+
+def decode_drawn(data: bytes) -> list[int]:
+    drawn: list[int] = np.frombuffer(data, dtype="<i4").tolist()
+    return drawn
 
 
 def encode_statistics(statistics: EngineStatistics) -> list[int]:

@@ -87,12 +87,14 @@ class EngineRunner:
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
         self._admit()
         return await self._engine.open(
             sequence_id, capacity_tokens=capacity_tokens, sampling=sampling, span=span,
-            prefix=prefix,
+            prefix=prefix, drawn=drawn, drawn_at=drawn_at,
         )  # fmt: skip
 
     async def submit(self, item: StepItem, *, lease_key: bytes | None = None) -> StepResult:

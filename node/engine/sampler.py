@@ -2,17 +2,21 @@
 
 Order: penalties, temperature, top-k, top-p, min-p, draw. The draw at a position is keyed by (seed,
 position) and by nothing else, so a repaired or replayed step draws the same token from the same
-logits. Penalties count the tokens drawn at earlier positions of the sequence; to rebuild them
-after a repair, replay the rows with their tokens wanted.
+logits. Penalties count the tokens drawn at earlier positions of the sequence; where a repair opens
+the sequence anew, its state begins with the tokens that were drawn elsewhere.
 """
+
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from node.engine.errors import StepInvalid
 from protocol.errors import EngineError
 from protocol.sampling import SamplingParameters
 
-__all__ = ["Logits", "SamplerState", "sample"]
+__all__ = ["Logits", "SamplerState", "sample", "validate_drawn"]
 
 Logits = npt.NDArray[np.float32]
 """(vocabulary,)"""
@@ -27,13 +31,19 @@ LIKELY_LIMITS = (1e-2, 1e-4, 1e-6)
 
 
 class SamplerState:
-    """What one sequence has drawn so far: position to token, and how often each token."""
+    """What one sequence has drawn so far: position to token, and how often each token.
+
+    `drawn` stands at `drawn_at` and the positions behind it: it was drawn elsewhere, and is ahead
+    of the sequence's rows until these have been replayed.
+    """
 
     __slots__ = ("_counts", "_tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, drawn: Sequence[int] = (), drawn_at: int = 0) -> None:
         self._tokens: dict[int, int] = {}
         self._counts: dict[int, int] = {}
+        for position, token in enumerate(drawn, drawn_at):
+            self.record(position, int(token))
 
     @property
     def counts(self) -> dict[int, int]:
@@ -55,6 +65,43 @@ class SamplerState:
             if self._counts[token] == 0:
                 del self._counts[token]
 
+    def since(self, position: int) -> dict[int, int]:
+        """The tokens at or after `position`, by position: for `put_back`."""
+        falling = itertools.takewhile(lambda place: place >= position, reversed(self._tokens))
+        return {place: self._tokens[place] for place in reversed(list(falling))}
+
+    def put_back(self, position: int, tokens: Mapping[int, int]) -> None:
+        """Undo what was drawn at or after `position`: `since` gave `tokens` there before."""
+        self.truncate(position)
+        for place, token in tokens.items():
+            self.record(place, token)
+
+    def forget_rows(self, position: int, length: int | None) -> None:
+        """The sequence goes back from `length` rows to `position`; None where no rows are kept.
+
+        The token at `position` stays: the row before it drew it. While tokens are ahead of the
+        rows, all stay: the rows that go are a replay's, which drew nothing and comes again.
+        """
+        if length is None or next(reversed(self._tokens), 0) <= length:
+            self.truncate(position + 1)
+
+
+def validate_drawn(
+    drawn: Sequence[int], drawn_at: int, capacity_tokens: int, *, vocabulary_size: int
+) -> None:
+    """Raise StepInvalid for tokens that a sequence of this capacity cannot have drawn.
+
+    The last may stand at `capacity_tokens`, behind the last row there is room for.
+    """
+    count = len(drawn)
+    if drawn_at < 0 or count > capacity_tokens or drawn_at + count > capacity_tokens + 1:
+        raise StepInvalid(
+            f"{count} drawn tokens from position {drawn_at} on do not fit a sequence of "
+            f"{capacity_tokens}."
+        )
+    if count and not (min(drawn) >= 0 and max(drawn) < vocabulary_size):
+        raise StepInvalid(f"A drawn token is outside [0, {vocabulary_size}).")
+
 
 def sample(
     logits: Logits, parameters: SamplingParameters, state: SamplerState, position: int
@@ -62,13 +109,13 @@ def sample(
     """Draw the token that stands at `position`, and record it in `state`.
 
     logits: (vocabulary,) float32, not changed. Greedy takes the highest, the lowest id on a tie.
-    Raises EngineError for NaN, or where no token has a finite logit.
+    Raises EngineError for NaN, or where no token has a finite logit; `state` is unchanged then.
     """
-    state.truncate(position)
     highest = int(np.argmax(logits))
     # argmax takes the first NaN for the highest, so this looks at one number for all of them.
     if not np.isfinite(logits[highest]):
         raise EngineError(f"The logits at position {position} hold NaN, infinity, or nothing else.")
+    state.truncate(position)
     penalized = _penalize(logits, parameters, state)
     if parameters.is_greedy:
         token = highest if penalized is logits else int(np.argmax(penalized))

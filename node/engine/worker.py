@@ -24,11 +24,13 @@ from node.engine.message import (
     Operation,
     decode_error,
     decode_statistics,
+    encode_drawn,
     encode_items,
     encode_spec,
     result_shape,
 )
 from node.engine.process import WorkerProcess
+from node.engine.sampler import validate_drawn
 from node.engine.validation import find_shape_fault
 from protocol.errors import EngineError, LocalProtocolError
 from protocol.record import decode_fields, encode_fields
@@ -104,11 +106,16 @@ class EngineWorker:
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         """As Engine.open. A cancelled call may have opened the sequence: close it."""
+        # Here already: the message has four bytes for an id.
+        validate_drawn(drawn, drawn_at, capacity_tokens, vocabulary_size=self.info.vocabulary_size)
         fields = None if sampling is None else encode_fields(sampling)
         layers = None if span is None else [span.start, span.end]
-        payload = [sequence_id, capacity_tokens, fields, layers, list(prefix)]
+        past = [drawn_at, encode_drawn(drawn)]
+        payload = [sequence_id, capacity_tokens, fields, layers, list(prefix), *past]
         return await self._ask(Operation.OPEN, payload, int)
 
     async def step(self, batch: Sequence[StepItem]) -> list[StepResult | EngineError]:

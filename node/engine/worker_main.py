@@ -23,6 +23,7 @@ from node.engine.message import (
     LENGTH,
     MESSAGE_BYTES_MAX,
     Operation,
+    decode_drawn,
     decode_items,
     decode_message,
     decode_spec,
@@ -105,7 +106,7 @@ class _Worker:
             case Operation.STEP:
                 return self._step(engine, payload)
             case Operation.OPEN:
-                sequence_id, capacity_tokens, fields, layers, prefix = payload
+                sequence_id, capacity_tokens, fields, layers, prefix, drawn_at, drawn = payload
                 sampling = None if fields is None else decode_fields(SamplingParameters, fields)
                 span = None if layers is None else Span(*layers)
                 return engine.open(
@@ -114,6 +115,8 @@ class _Worker:
                     sampling=sampling,
                     span=span,
                     prefix=prefix,
+                    drawn=decode_drawn(drawn),
+                    drawn_at=drawn_at,
                 )
             case Operation.TRUNCATE:
                 engine.truncate(*payload)

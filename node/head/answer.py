@@ -92,7 +92,11 @@ class Answer(Protocol):
     completion_tokens: int
     finish_reason: FinishReason | None
     """None while the answer runs."""
-    hops: tuple[HopReport, ...]
+
+    @property
+    def hops(self) -> tuple[HopReport, ...]:
+        """Every hop that has seen the request, in the order in which they came to it."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Delta]: ...
 

@@ -1,9 +1,10 @@
 """A model as a head holds it: tokenizer, template, manifest, and on sealed routes the ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.engine.runner import EngineRunner
+from node.head.drafting.kit import DraftingKit
 from node.head.template import ChatTemplate
 from node.head.tokenizer import Tokenizer
 from protocol.model import ModelManifest
@@ -20,15 +21,22 @@ class HeadModel:
     template: ChatTemplate
     ends: EngineRunner | None
     loaded_at_s: int
+    drafting: DraftingKit = field(default_factory=DraftingKit)
 
     @classmethod
     def load(
-        cls, directory: Path, manifest: ModelManifest, ends: EngineRunner | None, *, now_s: int
+        cls,
+        directory: Path,
+        manifest: ModelManifest,
+        ends: EngineRunner | None,
+        *,
+        now_s: int,
+        drafting: DraftingKit | None = None,
     ) -> "HeadModel":
         """Read the text side of a model directory. Raises ConfigInvalid."""
         tokenizer = Tokenizer.from_directory(directory)
         template = ChatTemplate(tokenizer.chat_template or _PLAIN, tokenizer.special_tokens)
-        return cls(manifest, tokenizer, template, ends, now_s)
+        return cls(manifest, tokenizer, template, ends, now_s, drafting or DraftingKit())
 
 
 # For base models that come without a template: the turns, one under another.

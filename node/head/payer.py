@@ -16,16 +16,33 @@ __all__ = ["Payer"]
 
 
 class Payer:
-    """Signs receipts under the leases of one route, in the route's order."""
+    """Signs receipts under the leases of one route, in the route's order.
+
+    A hop of it may be replaced under the same key; for a wholly new route there is a new payer.
+    """
 
     def __init__(self, key: KeyPair, leases: Sequence[Lease]) -> None:
         self._key = key
-        self._leases = tuple(leases)
+        self._leases = list(leases)
         self._sequences = [0] * len(leases)
         self._signed: dict[int, bytes] = {}
         self.cosigned: dict[int, CosignedReceipt] = {}
         """The newest receipt of each hop that it has countersigned, by hop index."""
+        self.past: list[CosignedReceipt] = []
+        """The newest of each hop that is no longer on the route."""
         self._final_acked: set[int] = set()
+
+    def replace(self, hop_index: int, lease: Lease) -> None:
+        """Another hop stands there, under a lease of its own: its receipts begin at 1.
+
+        What the hop before has countersigned is kept in `past`, and it is paid that.
+        """
+        self._leases[hop_index] = lease
+        self._sequences[hop_index] = 0
+        self._signed.pop(hop_index, None)
+        self._final_acked.discard(hop_index)
+        if cosigned := self.cosigned.pop(hop_index, None):
+            self.past.append(cosigned)
 
     def sign(self, hop_index: int, meter: Meter) -> bytes:
         """The receipt for a meter that the head session has found payable.
@@ -38,6 +55,7 @@ class Payer:
         receipt = Receipt(
             lease_id=lease.lease_id,
             sequence=self._sequences[hop_index],
+            epoch=meter.epoch,
             steps=meter.steps,
             tokens=meter.tokens,
             work=meter.work,

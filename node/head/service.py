@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from node.errors import ModelUnknown, PromptTooLong
-from node.head.answer import AnswerRequest, Bill, Delta, FinishReason, HopReport, ModelCard
-from node.head.detokenizer import TextStream
+from node.head.answer import AnswerRequest, Bill, ModelCard
 from node.head.ends import Ends, OpenEnds, SealedEnds
-from node.head.generate import generate
+from node.head.live_answer import LiveAnswer, Prompt
+from node.head.live_session import LiveSession
 from node.head.models import HeadModel
 from node.head.prefix import Prefix, PrefixSecret
+from node.head.record import SessionRecord
 from node.head.session import RouteSession
 from node.router.base import RoutePlan, Router, RouteRequest
 from protocol.errors import HopFailed
@@ -20,24 +20,16 @@ from protocol.identity import PeerId
 from protocol.tensor import WireDtype
 from transport.base import Host
 
-__all__ = ["HeadService", "LiveAnswer"]
+__all__ = ["HeadService"]
 
 OUTPUT_TOKENS_DEFAULT = 1024
 """Answer length where a request names none: it is what gets held from the buyer's balance."""
+DRAFTED_SHARE = 2
+"""One row may run in vain for so many of the answer: it is held from the buyer's balance too."""
 OPEN_ATTEMPTS_MAX = 3
 """Routes tried before the first token; each without the hops that have failed."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A request as tokens, bounded by the model's context."""
-
-    model: HeadModel
-    tokens: Sequence[int]
-    max_tokens: int
-    request: AnswerRequest
 
 
 class HeadService:
@@ -68,19 +60,20 @@ class HeadService:
     async def models(self) -> Sequence[ModelCard]:
         return [await self._card(model) for model in self._models.values()]
 
-    async def answer(self, request: AnswerRequest) -> "LiveAnswer":
+    async def answer(self, request: AnswerRequest) -> LiveAnswer:
         model = self._models.get(request.model)
         if model is None:
             known = ", ".join(self._models)
             raise ModelUnknown(request.model, hint=f"Served here: {known}.")
         tokens = await asyncio.to_thread(_prompt_tokens, model, request)
         max_tokens = _output_tokens(model, len(tokens), request.max_tokens)
-        prompt = _Prompt(model, tokens, max_tokens, request)
+        prompt = Prompt(model, tokens, max_tokens, request)
         denied: tuple[PeerId, ...] = ()
         for attempt in range(1, OPEN_ATTEMPTS_MAX + 1):
-            plan = await self._router.plan(self._route_request(prompt, denied))
+            route_request = self._route_request(prompt, denied)
+            plan = await self._router.plan(route_request)
             try:
-                return await self._open(prompt, plan)
+                return await self._open(prompt, plan, route_request)
             except HopFailed as error:
                 logger.warning("attempt %d: %s", attempt, error)
                 if attempt == OPEN_ATTEMPTS_MAX:
@@ -101,20 +94,15 @@ class HeadService:
         """Until no answer is under way."""
         await self._idle.wait()
 
-    def answer_over(self, answer: "LiveAnswer") -> None:
-        self.answers.discard(answer)
-        if not self.answers:
-            self._idle.set()
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run what must not keep an answer waiting; `close` waits for it."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
-    async def finish(
-        self, session: RouteSession, ends: Ends, api_key: str, told: asyncio.Event, *, ok: bool
+    async def _finish(
+        self, session: LiveSession, ends: Ends, api_key: str, told: asyncio.Event, *, ok: bool
     ) -> None:
         """Free a session everywhere, then let its money be settled; `told` once hops know."""
         try:
@@ -125,30 +113,67 @@ class HeadService:
         await session.settle()
         await self._router.session_over(session.plan.session_id, api_key)
 
-    async def _open(self, prompt: _Prompt, plan: RoutePlan) -> "LiveAnswer":
-        session = RouteSession(
-            self._host,
-            plan,
-            prompt.model.manifest,
-            wire_dtype=self._wire_dtype,
-            capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
-            sampling=prompt.request.sampling,
-            prefix=self._prefix(prompt, plan),
-        )
+    async def _open(self, prompt: Prompt, plan: RoutePlan, request: RouteRequest) -> LiveAnswer:
         ends = self._ends(prompt)
+        session = LiveSession(
+            self._route_session(prompt, ends, plan, prefix=self._prefix(prompt, plan)),
+            self._router,
+            request,
+            lambda plan, record, epoch, resume: self._route_session(
+                prompt, ends, plan, record=record, epoch=epoch, resume=resume
+            ),
+        )
         try:
             await ends.open()
             await session.open()
         except BaseException:
             key = prompt.request.api_key
-            self.in_background(self.finish(session, ends, key, asyncio.Event(), ok=False))
+            self._in_background(self._finish(session, ends, key, asyncio.Event(), ok=False))
             raise
-        answer = LiveAnswer(self, prompt, session, ends)
+        return self._begin(prompt, session, ends)
+
+    def _begin(self, prompt: Prompt, session: LiveSession, ends: Ends) -> LiveAnswer:
+        def finish(ok: bool) -> asyncio.Event:
+            told = asyncio.Event()
+            self.answers.discard(answer)
+            if not self.answers:
+                self._idle.set()
+            key = prompt.request.api_key
+            self._in_background(self._finish(session, ends, key, told, ok=ok))
+            return told
+
+        answer = LiveAnswer(prompt, session, ends, finish)
         self.answers.add(answer)
         self._idle.clear()
         return answer
 
-    def _ends(self, prompt: _Prompt) -> Ends:
+    def _route_session(
+        self,
+        prompt: Prompt,
+        ends: Ends,
+        plan: RoutePlan,
+        *,
+        prefix: Prefix | None = None,
+        record: SessionRecord | None = None,
+        epoch: int = 0,
+        resume: int = 0,
+    ) -> RouteSession:
+        return RouteSession(
+            self._host,
+            plan,
+            prompt.model.manifest,
+            ends,
+            wire_dtype=self._wire_dtype,
+            capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
+            sampling=prompt.request.sampling,
+            eos=sorted(prompt.model.tokenizer.eos_ids),
+            prefix=prefix,
+            record=record,
+            epoch=epoch,
+            resume=resume,
+        )
+
+    def _ends(self, prompt: Prompt) -> Ends:
         if not self._sealed:
             return OpenEnds()
         assert prompt.model.ends is not None
@@ -159,7 +184,7 @@ class HeadService:
             capacity_tokens=len(prompt.tokens) + prompt.max_tokens,
         )
 
-    def _prefix(self, prompt: _Prompt, plan: RoutePlan) -> Prefix | None:
+    def _prefix(self, prompt: Prompt, plan: RoutePlan) -> Prefix | None:
         if self._prefix_secret is None:
             return None
         manifest_hash = prompt.model.manifest.manifest_hash
@@ -168,7 +193,7 @@ class HeadService:
         )
         return Prefix(root, prompt.tokens)
 
-    def _route_request(self, prompt: _Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:
+    def _route_request(self, prompt: Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:
         return RouteRequest(
             manifest=prompt.model.manifest,
             prompt_tokens=len(prompt.tokens),
@@ -177,6 +202,7 @@ class HeadService:
             sealed=self._sealed,
             api_key=prompt.request.api_key,
             deny=denied,
+            drafted_tokens=prompt.max_tokens // DRAFTED_SHARE if prompt.model.drafting else 0,
         )
 
     async def _card(self, model: HeadModel) -> ModelCard:
@@ -193,73 +219,6 @@ class HeadService:
         )
 
 
-class LiveAnswer:
-    """Implements answer.Answer over one open session. Iterate it once."""
-
-    def __init__(
-        self, service: HeadService, prompt: _Prompt, session: RouteSession, ends: Ends
-    ) -> None:
-        self.session_id = session.plan.session_id.hex()
-        self.model = prompt.model.manifest.name
-        self.prompt_tokens = len(prompt.tokens)
-        self.cached_tokens = session.cached_tokens
-        self.completion_tokens = 0
-        self.finish_reason: FinishReason | None = None
-        self.hops = _hop_reports(session)
-        self._service = service
-        self._prompt = prompt
-        self._session = session
-        self._ends = ends
-        self._text = TextStream(prompt.model.tokenizer, prompt.request.stop)
-        self._told: asyncio.Event | None = None
-        """Set when every hop knows that the session is over; None while it runs."""
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        tokens = generate(
-            self._session,
-            self._ends,
-            self._prompt.tokens,
-            max_tokens=self._prompt.max_tokens,
-            eos=self._prompt.model.tokenizer.eos_ids,
-        )
-        try:
-            silent = 0
-            async for token in tokens:
-                self.completion_tokens += 1
-                silent += 1
-                if text := self._text.push(token):
-                    yield Delta(text, silent)
-                    silent = 0
-                if self._text.is_stopped:
-                    break
-                if token in self._prompt.model.tokenizer.eos_ids:
-                    self.finish_reason = FinishReason.STOP
-            if self._text.is_stopped:
-                self.finish_reason = FinishReason.STOP
-            rest = self._text.flush()
-            self.finish_reason = self.finish_reason or FinishReason.LENGTH
-            self._finish(ok=True)
-            if rest or silent:
-                yield Delta(rest, silent)
-        finally:
-            await tokens.aclose()
-            self._finish(ok=False)
-
-    async def aclose(self) -> None:
-        await self._finish(ok=self.finish_reason is not None).wait()
-
-    def _finish(self, *, ok: bool) -> asyncio.Event:
-        """Begin to close the session, once; CLOSE leaves for every hop at once."""
-        if self._told is None:
-            self._told = asyncio.Event()
-            self._service.answer_over(self)
-            key = self._prompt.request.api_key
-            self._service.in_background(
-                self._service.finish(self._session, self._ends, key, self._told, ok=ok)
-            )
-        return self._told
-
-
 def _prompt_tokens(model: HeadModel, request: AnswerRequest) -> list[int]:
     return model.tokenizer.encode(model.template.render(request.messages))
 
@@ -272,14 +231,3 @@ def _output_tokens(model: HeadModel, prompt_tokens: int, asked: int | None) -> i
     if max_tokens > room or room <= 0:
         raise PromptTooLong(prompt_tokens, max(max_tokens, 1), context)
     return max_tokens
-
-
-def _hop_reports(session: RouteSession) -> tuple[HopReport, ...]:
-    """Where it runs. A hop's path kind is that of the link it receives on."""
-    incoming = [session.head_path_kind, *(opened.path_kind for opened in session.opened)]
-    return tuple(
-        HopReport(str(hop.peer_id), str(hop.span), opened.backend, path_kind)
-        for hop, opened, path_kind in zip(
-            session.plan.route.hops, session.opened, incoming, strict=False
-        )
-    )

@@ -1,13 +1,14 @@
 """A router turns a request into a plan: a route, and the right to use it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from protocol.identity import KeyPair, PeerId
 from protocol.lease import Lease
 from protocol.model import ModelManifest
 from protocol.money import Nanos
-from protocol.route import Route
+from protocol.route import Hop, Route
 from protocol.tensor import WireDtype
 
 __all__ = ["Availability", "RoutePlan", "RouteRequest", "Router"]
@@ -34,9 +35,12 @@ class RouteRequest:
     api_key: str
     deny: tuple[PeerId, ...] = ()
     """Peers that have just failed us."""
+    drafted_tokens: int = 0
+    """Rows that may run in vain for speed's sake, where rows are paid for."""
 
     @property
     def capacity_tokens(self) -> int:
+        """Rows the session may have at each hop."""
         return self.prompt_tokens + self.max_tokens
 
 
@@ -48,8 +52,15 @@ class RoutePlan:
     route: Route
     backends: tuple[str, ...]
     leases: tuple[Lease, ...] = ()
+    """One a hop, in the route's order; a hop that stayed through a repair keeps its old one."""
     lease_envelopes: tuple[bytes, ...] = ()
     payer_key: KeyPair | None = None
+    epoch: int = 0
+    """Of the session; above 0 the route is that of a repair."""
+    spare_rows: int | None = None
+    """Rows that may run in vain; None: any number, for nobody pays for them."""
+    standbys: Mapping[int, Hop] = field(default_factory=dict)
+    """By hop index, a peer off the route that can be kept warm for that hop. Free routes only."""
 
 
 class Router(ABC):
@@ -58,6 +69,26 @@ class Router(ABC):
     @abstractmethod
     async def plan(self, request: RouteRequest) -> RoutePlan:
         """Raises NoRoute, MarketRefused (and its kinds) or MarketUnreachable."""
+
+    @abstractmethod
+    async def replace(
+        self,
+        plan: RoutePlan,
+        lost: frozenset[int],
+        request: RouteRequest,
+        *,
+        rows: int,
+        epoch: int | None = None,
+    ) -> RoutePlan:
+        """The same session at a later epoch, without the hops at the indexes `lost`.
+
+        The same route with others in their places; or, where `lost` is all of them, a wholly new
+        route. `rows`: how many the session has; whoever is new is sent them again. `epoch`: the one
+        after the plan's where none is given. `request` is that of `plan`, its `deny` naming those
+        that must not come back. Raises NoRoute, MarketRefused (and its kinds) or MarketUnreachable:
+        after this last one what was asked may have been granted, so ask for the very same again, or
+        for other things at a later epoch.
+        """
 
     @abstractmethod
     async def availability(self, manifest: ModelManifest) -> Availability: ...

@@ -1,26 +1,34 @@
-"""The paid router: a quote, a hold, and one lease a hop. Two round trips, none after."""
+"""The paid router: a quote, a hold, and one lease a hop. Two round trips, none after; one more for
+each repair."""
 
 import asyncio
 import base64
+import contextlib
 import logging
 import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from node.errors import MarketRefused
+from node.errors import MarketRefused, MarketUnreachable
 from node.market_client import MarketClient
 from node.router.base import Availability, RoutePlan, Router, RouteRequest
+from node.router.granted import check_lease, hops_of
 from protocol.envelope import open_envelope
 from protocol.errors import NoRoute, PieceworkError, VerificationError
 from protocol.identity import KeyPair, PeerId
 from protocol.lease import ID_BYTES, Lease
 from protocol.model import ModelManifest
 from protocol.money import Nanos
-from protocol.route import Hop, Route, Span
+from protocol.route import Route
 
 __all__ = ["MarketRouter"]
 
+PAYMENT_REQUIRED = 402
 CLOSE_ATTEMPTS = 3
 """Telling the marketplace that a session is over only frees the buyer's hold sooner."""
+REPLACE_ATTEMPTS = 2
+"""A lost answer must not cost a repair: the same request again gives the same leases."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +42,90 @@ class MarketRouter(Router):
         self._head = head
 
     async def plan(self, request: RouteRequest) -> RoutePlan:
-        manifest = request.manifest
+        try:
+            return await self._buy(request)
+        except MarketRefused as error:
+            if error.status != PAYMENT_REQUIRED or not request.drafted_tokens:
+                raise
+        # rather a slower answer than none
+        return await self._buy(replace(request, drafted_tokens=0))
+
+    async def _buy(self, request: RouteRequest) -> RoutePlan:
         body = {
-            "model": manifest.manifest_hash.hex(),
+            "model": request.manifest.manifest_hash.hex(),
             "prompt_tokens": request.prompt_tokens,
             "max_tokens": request.max_tokens,
+            "drafted_tokens": request.drafted_tokens,
             "wire_dtype": request.wire_dtype,
             "sealed": request.sealed,
-            "deny": [str(peer) for peer in request.deny],
+            "deny": _texts(request.deny),
         }
         try:
             quote = await self._client.quote(body, request.api_key)
         except MarketRefused as error:
             if error.status == 503:
-                raise NoRoute(manifest.name, error.message) from error
+                raise NoRoute(request.manifest.name, error.message) from error
             raise
         return await self._lease(request, quote)
+
+    async def replace(
+        self,
+        plan: RoutePlan,
+        lost: frozenset[int],
+        request: RouteRequest,
+        *,
+        rows: int,
+        epoch: int | None = None,
+    ) -> RoutePlan:
+        body = {
+            "epoch": plan.epoch + 1 if epoch is None else epoch,
+            "lost": sorted(lost),
+            "rows": rows,
+            "remaining_tokens": request.capacity_tokens - rows,
+            "deny": _texts(request.deny),
+        }
+        try:
+            answer = await self._ask_replacements(plan.session_id, body, request.api_key)
+        except MarketRefused as error:
+            if error.status == 503:
+                raise NoRoute(request.manifest.name, error.message) from error
+            raise
+        return self._go_on(plan, lost, request, answer)
+
+    async def _ask_replacements(
+        self, session_id: bytes, body: Mapping[str, object], api_key: str
+    ) -> dict[str, Any]:
+        for _ in range(REPLACE_ATTEMPTS - 1):
+            with contextlib.suppress(MarketUnreachable):
+                return await self._client.replacements(session_id.hex(), body, api_key)
+        return await self._client.replacements(session_id.hex(), body, api_key)
+
+    def _go_on(
+        self, plan: RoutePlan, lost: frozenset[int], request: RouteRequest, answer: dict[str, Any]
+    ) -> RoutePlan:
+        """The plan with what was granted in it; hops that were not lost stay as they are."""
+        stay = {i: hop for i, hop in enumerate(plan.route.hops) if i not in lost}
+        # of a hop that stays we know addresses that work
+        hops = [stay.get(i, hop) for i, hop in enumerate(hops_of(answer))]
+        new = frozenset(range(len(hops))) - stay.keys()
+        envelopes = {
+            item["hop_index"]: base64.b64decode(item["lease"]) for item in answer["leases"]
+        }
+        if envelopes.keys() != new or (stay and len(hops) != len(plan.route.hops)):
+            raise VerificationError("The new leases are not those of the hops that were lost.")
+        leases = {i: self._open(envelope) for i, envelope in envelopes.items()}
+        envelopes |= {i: plan.lease_envelopes[i] for i in stay}
+        leases |= {i: plan.leases[i] for i in stay}
+        made = replace(
+            plan,
+            route=Route.of(plan.route.model, plan.route.layers, hops, sealed=plan.route.sealed),
+            backends=tuple(hop["backend"] for hop in answer["hops"]),
+            leases=tuple(leases[i] for i in range(len(hops))),
+            lease_envelopes=tuple(envelopes[i] for i in range(len(hops))),
+            epoch=answer["epoch"],
+        )
+        self._check(made, request, new)
+        return made
 
     async def _lease(self, request: RouteRequest, quote: dict[str, Any]) -> RoutePlan:
         session_id, payer_key = secrets.token_bytes(ID_BYTES), KeyPair.generate()
@@ -61,26 +137,27 @@ class MarketRouter(Router):
         }
         granted = await self._client.lease(body, request.api_key)
         envelopes = tuple(base64.b64decode(envelope) for envelope in granted["leases"])
-        leases = tuple(open_envelope(Lease, data, signer=self._market) for data in envelopes)
-        hops = [
-            Hop(
-                PeerId.from_text(hop["peer_id"]),
-                Span(hop["span"]["start"], hop["span"]["end"]),
-                tuple(hop["addresses"]),
-            )
-            for hop in quote["hops"]
-        ]
-        if [(h.peer_id, h.span) for h in hops] != [(le.provider, le.span) for le in leases]:
-            raise VerificationError("The leases are not for the route that was quoted.")
-        manifest = request.manifest
-        return RoutePlan(
+        manifest, hops = request.manifest, hops_of(quote)
+        if len(envelopes) != len(hops):
+            raise VerificationError("There is not one lease for each hop that was quoted.")
+        made = RoutePlan(
             session_id=session_id,
             route=Route.of(manifest.name, manifest.layers, hops, sealed=request.sealed),
             backends=tuple(hop["backend"] for hop in quote["hops"]),
-            leases=leases,
+            leases=tuple(self._open(envelope) for envelope in envelopes),
             lease_envelopes=envelopes,
             payer_key=payer_key,
+            spare_rows=request.drafted_tokens,
         )
+        self._check(made, request, frozenset(range(len(hops))))
+        return made
+
+    def _open(self, envelope: bytes) -> Lease:
+        return open_envelope(Lease, envelope, signer=self._market)
+
+    def _check(self, plan: RoutePlan, request: RouteRequest, new: frozenset[int]) -> None:
+        for index in sorted(new):
+            check_lease(plan, index, request, self._head)
 
     async def availability(self, manifest: ModelManifest) -> Availability:
         wanted = manifest.manifest_hash.hex()
@@ -112,3 +189,7 @@ class MarketRouter(Router):
                 return None
             raise
         return session["charged_nanos"], session["status"] in ("settled", "released")
+
+
+def _texts(peers: tuple[PeerId, ...]) -> list[str]:
+    return [str(peer) for peer in peers]

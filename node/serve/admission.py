@@ -5,7 +5,7 @@ Every condition is spelled out, one a line, because each is a way to be cheated.
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from protocol.envelope import check_time, open_envelope
@@ -39,7 +39,17 @@ class Admission(Protocol):
     Raises SessionError with the code the head is told.
     """
 
-    def admit(self, request: Open, head: PeerId) -> Lease | None: ...
+    def admit(self, request: Open, head: PeerId) -> Lease | None:
+        """A session that is not here yet: new, or repaired with this hop in a lost one's place."""
+        ...
+
+    def readmit(self, request: Open, head: PeerId, lease: Lease | None) -> Lease | None:
+        """A later epoch of a session that is held here under `lease`.
+
+        Gives what it rests on from then on: `lease` with the neighbours as they are now, or, where
+        the head brings another lease for this hop, that one, whose work is counted from nothing.
+        """
+        ...
 
 
 class OwnAdmission:
@@ -53,6 +63,9 @@ class OwnAdmission:
         if head not in self._heads:
             raise SessionError("This node serves its own owner only.", code=ErrorCode.NOT_ADMITTED)
         _check_shard(request, self._shard)
+
+    def readmit(self, request: Open, head: PeerId, lease: Lease | None) -> None:
+        self.admit(request, head)
 
 
 class MembersAdmission:
@@ -68,6 +81,9 @@ class MembersAdmission:
                 "This machine serves its own cluster only.", code=ErrorCode.NOT_ADMITTED
             )
         _check_shard(request, self._shard)
+
+    def readmit(self, request: Open, head: PeerId, lease: Lease | None) -> None:
+        self.admit(request, head)
 
 
 class LeaseAdmission:
@@ -86,22 +102,62 @@ class LeaseAdmission:
         self._used: dict[bytes, int] = {}
 
     def admit(self, request: Open, head: PeerId) -> Lease:
+        _check_paid(request)
         _check_shard(request, self._shard)
         if request.lease is None:
             raise SessionError("A lease is needed here.", code=ErrorCode.NOT_ADMITTED)
         now_s = self._clock()
-        try:
-            lease = open_envelope(Lease, request.lease, signer=self._market)
-            check_time(lease, now_s)
-        except PieceworkError as error:
-            raise SessionError(error.message, code=ErrorCode.NOT_ADMITTED) from error
+        lease = self._open(request.lease)
+        _check_time(lease, now_s)
+        if request.neighbours:  # one of them was lost before this hop could be opened
+            lease = self._with_neighbours(lease, request)
         wrong = _first_difference(lease, request, head, self._shard)
         if wrong:
-            raise SessionError(
-                f"The lease does not fit: its {wrong} differs.", code=ErrorCode.NOT_ADMITTED
-            )
+            raise _does_not_fit(wrong)
         self._use_once(lease, now_s)
         return lease
+
+    def readmit(self, request: Open, head: PeerId, lease: Lease | None) -> Lease:
+        _check_paid(request)
+        assert lease is not None, "a session of the pool is held under a lease"
+        if request.lease is not None and self._open(request.lease).lease_id != lease.lease_id:
+            return self.admit(request, head)
+        # the time to open by is over, and need not be kept: the session is here
+        lease = self._with_neighbours(lease, request)
+        wrong = _first_difference(lease, request, head, self._shard)
+        if wrong:
+            raise _does_not_fit(wrong)
+        return lease
+
+    def _with_neighbours(self, lease: Lease, request: Open) -> Lease:
+        """The lease, with those in place of its neighbours who prove that they may stand there."""
+        if lease.previous != request.previous:
+            self._check_neighbour(lease, request, request.previous, step=-1)
+        if lease.next != request.next:
+            self._check_neighbour(lease, request, request.next, step=1)
+        return replace(lease, previous=request.previous, next=request.next)
+
+    def _check_neighbour(self, lease: Lease, request: Open, peer: PeerId, *, step: int) -> None:
+        """Raise unless one of the leases that came along puts `peer` beside us."""
+        side = "previous" if step < 0 else "next"
+        reason = "no lease of it came along"
+        for envelope in request.neighbours:
+            theirs = self._open(envelope)
+            if theirs.provider == peer:
+                wrong = _first_mismatch(lease, theirs, step)
+                if wrong is None:
+                    _check_time(theirs, self._clock())
+                    return
+                reason = f"its lease has another {wrong}"
+        raise SessionError(
+            f"{peer.short} cannot be the {side} hop: {reason}.", code=ErrorCode.NOT_ADMITTED
+        )
+
+    def _open(self, envelope: bytes) -> Lease:
+        try:
+            return open_envelope(Lease, envelope, signer=self._market)
+        except PieceworkError as error:
+            raise SessionError(error.message, code=ErrorCode.NOT_ADMITTED) from error
 
     def _use_once(self, lease: Lease, now_s: float) -> None:
         self._used = {key: until for key, until in self._used.items() if until > now_s}
@@ -112,6 +168,21 @@ class LeaseAdmission:
         self._used[lease.lease_id] = lease.expires_at_s
 
 
+def _check_time(lease: Lease, now_s: float) -> None:
+    try:
+        check_time(lease, now_s)
+    except PieceworkError as error:
+        raise SessionError(error.message, code=ErrorCode.NOT_ADMITTED) from error
+
+
+def _check_paid(request: Open) -> None:
+    if request.standby:
+        raise SessionError(
+            "The pool does not sell standbys: open a session here when its hop is lost.",
+            code=ErrorCode.NOT_ADMITTED,
+        )
+
+
 def _check_shard(request: Open, shard: ServedShard) -> None:
     if request.manifest_hash != shard.manifest_hash:
         raise SessionError("This hop holds another model.", code=ErrorCode.WRONG_SPAN)
@@ -120,6 +191,12 @@ def _check_shard(request: Open, shard: ServedShard) -> None:
             f"This hop serves layers {shard.start}:{shard.end}, not {request.span}.",
             code=ErrorCode.WRONG_SPAN,
         )
+
+
+def _does_not_fit(wrong: str) -> SessionError:
+    return SessionError(
+        f"The lease does not fit: its {wrong} differs.", code=ErrorCode.NOT_ADMITTED
+    )
 
 
 def _first_difference(lease: Lease, request: Open, head: PeerId, shard: ServedShard) -> str | None:
@@ -141,3 +218,19 @@ def _first_difference(lease: Lease, request: Open, head: PeerId, shard: ServedSh
         if granted != asked:
             return name
     return "capacity" if request.capacity_tokens > lease.tokens_max else None
+
+
+def _first_mismatch(ours: Lease, theirs: Lease, step: int) -> str | None:
+    """The first thing in which a neighbour's lease is not that of the hop `step` from ours."""
+    towards_us = theirs.next if step < 0 else theirs.previous
+    seam = (theirs.span.end, ours.span.start) if step < 0 else (ours.span.end, theirs.span.start)
+    pairs: dict[str, tuple[object, object]] = {
+        "session": (ours.session_id, theirs.session_id),
+        "head": (ours.head, theirs.head),
+        "payer": (ours.payer_key, theirs.payer_key),
+        "model": (ours.manifest_hash, theirs.manifest_hash),
+        "hop": ((ours.hop_index + step, ours.hop_count), (theirs.hop_index, theirs.hop_count)),
+        "span": seam,
+        "neighbour": (ours.provider, towards_us),
+    }
+    return next((name for name, (mine, its) in pairs.items() if mine != its), None)

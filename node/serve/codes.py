@@ -19,7 +19,7 @@ from protocol.identity import PeerId
 from protocol.session import CLOSE_TIMEOUT_S
 from transport.errors import TransportError
 
-__all__ = ["attempt", "code_of", "error_frame"]
+__all__ = ["attempt", "code_of", "error_frame", "gone"]
 
 REASON_CHARS_MAX = 200
 """A sentence for people; it crosses the network and lands in an API's error."""
@@ -51,6 +51,16 @@ def error_frame(session_id: bytes, error: PieceworkError) -> ErrorFrame:
     """The one frame that tells the head why its session cannot start or go on."""
     about = PeerId(error.public_key) if isinstance(error, NeighbourGone) else None
     return ErrorFrame(session_id, code_of(error), error.message[:REASON_CHARS_MAX], about)
+
+
+def gone(peer: PeerId, reason: str, code: ErrorCode = ErrorCode.PEER_GONE) -> NeighbourGone:
+    """A neighbour is lost: it left (PEER_GONE), was late (TIMED_OUT) or sent nonsense (MALFORMED).
+
+    In each case the head has to find another in its place.
+    """
+    error = NeighbourGone(f"The hop {peer.short} is lost: {reason}", peer.public_key)
+    error.code = code
+    return error
 
 
 async def attempt(action: Callable[[], Awaitable[None]]) -> None:

@@ -150,5 +150,7 @@ def _check_supersedes(new: Receipt, old: Receipt, envelope: bytes, old_cosigned:
         return  # the very same again: the ack was lost
     if new.sequence <= old.sequence:
         raise RemoteProtocolError("The receipt is not newer than the last one.")
-    if not new.work.covers(old.work) or new.tokens < old.tokens or new.steps < old.steps:
+    # steps begin anew with every epoch, and no epoch comes back
+    position, before = (new.epoch, new.steps), (old.epoch, old.steps)
+    if not new.work.covers(old.work) or new.tokens < old.tokens or position < before:
         raise LimitExceeded("The receipt takes back work that was signed before.")

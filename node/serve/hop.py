@@ -1,23 +1,22 @@
-"""One session at this hop, as I/O: its streams, its tasks, its KV.
+"""One session at this hop, from its OPEN to its end: what the head says, and what becomes of it.
 
-    head stream   ◄──► OPEN OPENED METER RECEIPT ACK CLOSE ERROR; at hop 0 also STEP and TRUNCATE
-    link in        ──► STEP TRUNCATE            (hop k > 0: the stream the upstream hop attached)
-    link out       ──► STEP TRUNCATE            (hop k dials hop k+1; the last hop: RESULT to head)
+    head stream   ◄──► OPEN OPENED PROBE PROGRESS METER RECEIPT ACK CLOSE ERROR
 
-CLOSE comes on the head's own stream and so overtakes everything that is under way on the links.
-What a step does here is in `work.py`.
+No rows come on it: CLOSE overtakes everything that is under way on the links, and PROBE; so does
+OPEN of a next epoch, with which this hop lets go of its links and takes new ones. Links and
+rows are the matter of `epoch.py` and `work.py`.
 """
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import Iterator
+import dataclasses
 
-from node.engine.runner import EngineRunner
 from node.serve.codes import attempt, error_frame
-from node.serve.collector import Collector
+from node.serve.epoch import Epoch
+from node.serve.head_stream import HeadStream
+from node.serve.hop_state import HopState, LinkBytes, ServerParts
+from node.serve.payment import take_receipt
 from node.serve.prefix import scoped_prefix
-from node.serve.work import LinkBytes, StepWork
+from node.serve.tasks import Tasks
 from protocol.errors import (
     ErrorCode,
     NeighbourGone,
@@ -26,108 +25,120 @@ from protocol.errors import (
     SessionError,
 )
 from protocol.frame import (
-    Ack,
     Close,
     ErrorFrame,
     Frame,
-    Meter,
-    Opened,
+    Open,
+    Probe,
+    Progress,
     ReceiptFrame,
-    Result,
-    Step,
-    Truncate,
     decode_frame,
-    encode_frame,
 )
 from protocol.hop_session import HopSession
 from protocol.lease import Lease
 from protocol.session import (
     CLOSE_TIMEOUT_S,
     IDLE_TIMEOUT_S,
+    REPAIR_WAIT_S,
+    REPAIRS_MAX,
     SessionState,
 )
 from transport.base import Stream
-from transport.errors import TransportError
 
 __all__ = ["HopDriver"]
 
-HEAD_READER = "head reader"
+REOPENS_MAX = 4 * REPAIRS_MAX
+"""OPENs of later epochs that a session takes: each repair may need some tries, and with each this
+hop works on credit anew."""
 
-logger = logging.getLogger(__name__)
+_OVER = (SessionState.CLOSING, SessionState.CLOSED, SessionState.FAILED)
 
 
 class HopDriver:
-    """Runs one session from OPENED to its end. Made by the server once the OPEN is admitted."""
+    """Runs one session from its admission to its end. Made by the server."""
 
     def __init__(
         self,
-        session: HopSession,
-        runner: EngineRunner,
+        request: Open,
+        parts: ServerParts,
         *,
         sequence_id: int,
         head: Stream,
-        link_in: Stream,
-        link_out: Stream,
         lease: Lease | None,
-        collector: Collector | None,
     ) -> None:
-        self.session = session
-        self._runner = runner
-        self._sequence_id = sequence_id
-        self._head = head
-        self._link_in = link_in
-        self._link_out = link_out
-        self._lease = lease
-        self._collector = collector
-        self._work = StepWork(
-            session,
-            runner,
-            sequence_id=sequence_id,
-            lease_key=lease.lease_id if lease else session.open.session_id,
-            send_on=self._send_on,
-            send_meter=self._send_head,
+        self._parts = parts
+        self._state = HopState(
+            parts, HeadStream(head), sequence_id, self._session(request, lease), lease
         )
+        self._tasks = Tasks()
+        self._reader: asyncio.Task[None] | None = None
+        self._waiting_for_repair: asyncio.Task[None] | None = None
+        self._epoch = Epoch(self._state, self._lose)
+        self._reopens = 0
+        self._stopped: list[Epoch] = []
+        """Former epochs some of whose tasks have yet to end."""
         self.engine_lost = asyncio.Event()
         """Set by the server when the engine came back without this session's KV."""
-        self._send_lock = asyncio.Lock()
+
+    @property
+    def session(self) -> HopSession:
+        return self._state.session
+
+    @property
+    def lease(self) -> Lease | None:
+        return self._state.lease
 
     @property
     def bytes(self) -> LinkBytes:
-        return self._work.bytes
+        return self._state.carried_bytes
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it ever was a session, and not a refusal."""
+        return self._state.was_ready
+
+    @property
+    def path_kind(self) -> str:
+        """How the way onward travels."""
+        return self._state.path_kind
 
     async def run(self) -> None:
-        """Serve until CLOSE and the last receipt, or until something breaks.
+        """Serve until CLOSE and the last receipt, or until something breaks that no repair mends.
 
         A failure is told to the head as one ERROR frame, then raised as PieceworkError.
         """
-        work = asyncio.create_task(self._work.run())
-        readers = [asyncio.create_task(self._read_head(), name=HEAD_READER)]
-        if self._link_in is not self._head:
-            readers.append(asyncio.create_task(self._read_link()))
-        if self._link_out is not self._head:
-            readers.append(asyncio.create_task(self._watch_link_out()))
-        readers.append(asyncio.create_task(self._watch_engine()))
-        tasks = [work, *readers]
+        self._reader = self._tasks.spawn(self._read_head())
+        self._tasks.spawn(self._watch_engine())
+        self._epoch.start(self._tasks)
         try:
             # the head's reader ends with the session; any other end is a failure
-            while not readers[0].done():
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    tasks.remove(task)
-                    self._check(task)
-                if self.session.state is SessionState.CLOSING:
-                    work.cancel()
+            while not self._reader.done():
+                self._check(await self._tasks.next_ended())
+            self._check(self._reader)
         except PieceworkError as error:
             await self._fail(error)
             raise
         finally:
-            for task in (work, *readers):
-                task.cancel()
-            await asyncio.gather(work, *readers, return_exceptions=True)
+            self._epoch.stop()
+            self._tasks.cancel()
+            for epoch in (*self._stopped, self._epoch):
+                await epoch.join()
+            await self._tasks.join()
+            self._epoch.end_links(is_void=False)
+            self._state.end_log()
+            await self._state.head.close()
+
+    def _session(self, request: Open, lease: Lease | None) -> HopSession:
+        return HopSession(
+            request,
+            hidden_size=self._parts.runner.info.hidden_size,
+            window_tokens=lease.window_tokens if lease else None,
+            credit_tokens=lease.credit_tokens if lease else None,
+        )
 
     def _check(self, task: "asyncio.Task[None]") -> None:
         """Raise what ended a task, unless CLOSE came first: then work breaks off as it should."""
-        matters = self.session.state is SessionState.READY or task.get_name() == HEAD_READER
+        matters = task is self._reader or self.session.state not in _OVER
         if not task.cancelled() and (error := task.exception()) and matters:
             raise error
 
@@ -137,7 +148,7 @@ class HopDriver:
             closing = self.session.state is SessionState.CLOSING
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S if closing else IDLE_TIMEOUT_S):
-                    data = await self._head.receive()
+                    data = await self._state.head.receive()
             except TimeoutError:
                 if closing:
                     return  # the head does not sign the rest: what is signed stands
@@ -151,11 +162,14 @@ class HopDriver:
                 await self._take_head_frame(frame)
 
     async def _take_head_frame(self, frame: Frame) -> None:
+        """Nothing here waits for the engine but CLOSE: what comes next must be seen at once."""
         match frame:
-            case Step() | Truncate() if self._link_in is self._head:
-                self._work.enqueue(frame)
+            case Open():
+                self._reopen(frame)
+            case Probe():
+                await self._answer(frame)
             case ReceiptFrame():
-                await self._take_receipt(frame)
+                await take_receipt(self._state, frame)
             case Close():
                 await self._take_close(frame)
             case ErrorFrame():
@@ -163,85 +177,95 @@ class HopDriver:
             case _:
                 raise RemoteProtocolError(f"The head does not send {type(frame).__name__} here.")
 
-    async def _read_link(self) -> None:
-        with self._losing(self._link_in):
-            while (data := await self._link_in.receive()) is not None:
-                match decode_frame(data):
-                    case (Step() | Truncate()) as frame:
-                        self._work.enqueue(frame)
-                    case None:
-                        continue
-                    case other:
-                        raise RemoteProtocolError(f"A link does not carry {type(other).__name__}.")
-        await self._link_ended(self._link_in)
+    def _reopen(self, request: Open) -> None:
+        """Go to the next epoch: other neighbours, and the rows that the session has for certain."""
+        state, former = self._state, self._epoch
+        if state.session.state in _OVER:
+            raise RemoteProtocolError("OPEN came after CLOSE.")
+        self._reopens += 1
+        if self._reopens > REOPENS_MAX:
+            raise RemoteProtocolError(f"A session is not opened more than {REOPENS_MAX} times.")
+        lease = self._parts.admission.readmit(request, state.head.peer_id, state.lease)
+        former.stop()
+        self._stop_waiting_for_repair()
+        if state.session.state is SessionState.OPENING:
+            state.session.ready()  # with no rows, and for this moment only
+        must_open = not state.is_engine_open
+        if self._is_promoted_sampler(request):
+            must_open, request = True, dataclasses.replace(request, forget=True)
+        self._change_lease(lease)
+        rows = state.session.reopen(request)
+        if state.log is not None:
+            state.log.truncate(rows)
+        state.rows_out = min(state.rows_out, rows)
+        former.end_links(is_void=True)
+        self._stopped = [epoch for epoch in (*self._stopped, former) if not epoch.is_over]
+        self._epoch = Epoch(state, self._lose, rows=None if must_open else rows)
+        self._epoch.start(self._tasks)
 
-    async def _watch_link_out(self) -> None:
-        """Nothing comes back on a link but its end."""
-        with self._losing(self._link_out):
-            while await self._link_out.receive() is not None:
-                continue
-        await self._link_ended(self._link_out)
+    def _is_promoted_sampler(self, request: Open) -> bool:
+        """Whether a standby takes the place of the hop that draws: its sequence does not know the
+        tokens that penalties count, and an engine is told of them only when it begins one."""
+        return self._state.request.standby and self._state.samples and bool(request.drawn)
 
-    async def _link_ended(self, link: Stream) -> None:
-        """A neighbour may have seen the head's CLOSE a moment before us; then all is well."""
-        if self.session.state is SessionState.READY:
-            await asyncio.sleep(CLOSE_TIMEOUT_S)
-            raise NeighbourGone("A neighbouring hop ended its link.", link.peer_id.public_key)
+    def _change_lease(self, lease: Lease | None) -> None:
+        """Count from nothing under another lease; the rows are the same."""
+        state, held = self._state, self._state.lease
+        state.lease = lease
+        if lease is None or held is None or lease.lease_id == held.lease_id:
+            return
+        if self._parts.collector is not None:
+            self._parts.collector.session_over(held.lease_id)
+        rows = state.session.rows
+        state.session = self._session(state.request, lease)
+        state.session.ready(cached_tokens=rows)
 
-    @contextlib.contextmanager
-    def _losing(self, link: Stream) -> Iterator[None]:
-        """What breaks on a link is its other end's doing, and the head must know whose."""
-        try:
-            yield
-        except TransportError as error:
-            raise NeighbourGone(
-                f"A neighbouring hop is gone: {error.message}", link.peer_id.public_key
-            ) from error
+    async def _lose(self, error: NeighbourGone) -> None:
+        """A neighbour is gone: tell the head who, keep the rows, and wait for the repair."""
+        if self.session.state in _OVER:
+            return
+        self.session.lose_neighbour()
+        if self._waiting_for_repair is None:
+            self._waiting_for_repair = self._tasks.spawn(self._wait_for_repair(error))
+        frame = error_frame(self._state.request.session_id, error)
+        await attempt(lambda: self._state.head.send(frame))
+
+    async def _wait_for_repair(self, lost: NeighbourGone) -> None:
+        await asyncio.sleep(REPAIR_WAIT_S)
+        raise lost
+
+    def _stop_waiting_for_repair(self) -> None:
+        if self._waiting_for_repair is not None:
+            self._waiting_for_repair.cancel()
+            self._waiting_for_repair = None
 
     async def _watch_engine(self) -> None:
         await self.engine_lost.wait()
         raise SessionError("The engine died and lost its KV.", code=ErrorCode.ENGINE_FAILED)
 
-    async def _send_on(self, frame: Step | Result | Truncate) -> None:
-        """Onward: to the next hop, or from the last hop to the head, which needs no TRUNCATE."""
-        if self._link_out is self._head:
-            if not isinstance(frame, Truncate):
-                await self._send_head(frame)
-            return
-        with self._losing(self._link_out):
-            await self._link_out.send(*encode_frame(frame))
-
-    async def _take_receipt(self, frame: ReceiptFrame) -> None:
-        if self._lease is None or self._collector is None:
-            raise RemoteProtocolError("A receipt came on a session without a lease.")
-        receipt, countersignature = await self._collector.collect(frame.receipt, self._lease)
-        self._check_receipt(receipt.steps, receipt.tokens)
-        self.session.accept_receipt(receipt.tokens)
-        self._work.paid.set()
-        await self._send_head(Ack(frame.session_id, receipt.sequence, countersignature))
-        if receipt.final:
-            self.session.settled()
-
-    def _check_receipt(self, steps: int, tokens: int) -> None:
-        """More than was carried is never signed for us; less is the payer's right."""
-        carried = self.session.carried
-        if steps > carried.steps or tokens > carried.tokens:
-            raise RemoteProtocolError("The receipt covers work that was not done.")
+    async def _answer(self, probe: Probe) -> None:
+        state = self._state
+        if probe.session_id != state.request.session_id:
+            raise RemoteProtocolError("The frame belongs to another session.")
+        progress = Progress(
+            probe.session_id, state.request.epoch, probe.nonce,
+            rows_in=state.session.position, rows_out=state.rows_out,
+        )  # fmt: skip
+        await state.head.send(progress)
 
     async def _take_close(self, frame: Close) -> None:
-        meter = self.session.accept_close(frame)
-        keep = scoped_prefix(self._head.peer_id, frame.keep)
-        await self._runner.close(self._sequence_id, keep=keep)
+        state = self._state
+        meter = state.session.accept_close(frame)
+        self._epoch.stop()
+        self._stop_waiting_for_repair()
+        keep = scoped_prefix(state.head.peer_id, frame.keep)
+        await self._parts.runner.close(state.sequence_id, keep=keep)
         if meter is not None:
-            await self._send_head(meter)
-        elif self.session.state is SessionState.CLOSING:
-            self.session.settled()
-
-    async def _send_head(self, frame: Opened | Meter | Ack | Result | Step | ErrorFrame) -> None:
-        async with self._send_lock:
-            await self._head.send(*encode_frame(frame))
+            await state.head.send(meter)
+        elif state.session.state is SessionState.CLOSING:
+            state.session.settled()
 
     async def _fail(self, error: PieceworkError) -> None:
         self.session.fail()
-        frame = error_frame(self.session.open.session_id, error)
-        await attempt(lambda: self._send_head(frame))
+        frame = error_frame(self._state.request.session_id, error)
+        await attempt(lambda: self._state.head.send(frame))

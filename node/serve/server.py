@@ -11,20 +11,12 @@ from node.serve.admission import Admission
 from node.serve.codes import attempt, error_frame
 from node.serve.collector import Collector
 from node.serve.hop import HopDriver
+from node.serve.hop_state import ServerParts
 from node.serve.links import LinkBoard
-from node.serve.prefix import scoped_prefix
-from protocol.errors import (
-    ErrorCode,
-    NeighbourGone,
-    PieceworkError,
-    RemoteProtocolError,
-    SessionError,
-)
-from protocol.frame import PROTOCOL, Attach, Open, Opened, decode_frame, encode_frame
-from protocol.hop_session import HopSession
+from node.serve.replay_log import ReplayBudget
+from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
+from protocol.frame import PROTOCOL, Attach, Open, decode_frame, encode_frame
 from protocol.lease import Lease
-from protocol.session import OPEN_TIMEOUT_S
-from transport.address import known_addresses
 from transport.base import Host, Stream
 from transport.errors import TransportError
 
@@ -36,6 +28,10 @@ REPORTS_MAX = 64
 """Finished sessions remembered for the status page."""
 FIRST_FRAME_TIMEOUT_S = 10.0
 """A stream that says nothing is closed: it costs a task."""
+
+_Key = tuple[bytes, int, int]
+"""Session, hop, and the epoch in which it was first opened here: while a session of an old route
+is closing, a new route of the same session may come to this node again."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +63,20 @@ class SessionServer:
         *,
         collector: Collector | None,
         backend: str,
+        replay_budget: ReplayBudget | None = None,
     ) -> None:
-        self._host = host
-        self._runner = runner
-        self._admission = admission
-        self._collector = collector
-        self._backend = backend
-        self._links = LinkBoard()
+        """`replay_budget`: what all sessions here may keep of what they sent on, for repairs."""
+        self._parts = ServerParts(
+            host,
+            runner,
+            admission,
+            collector,
+            backend,
+            LinkBoard(),
+            replay_budget or ReplayBudget(),
+        )
         self._sequence_ids = itertools.count(1)
-        self._drivers: dict[bytes, HopDriver] = {}
+        self._drivers: dict[_Key, HopDriver] = {}
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,8 +84,8 @@ class SessionServer:
 
     def start(self) -> None:
         """Begin to take sessions; call once the engine is loaded."""
-        self._runner.on_restart = self._engine_restarted
-        self._host.set_handler(PROTOCOL, self._handle)
+        self._parts.runner.on_restart = self._engine_restarted
+        self._parts.host.set_handler(PROTOCOL, self._handle)
 
     async def _engine_restarted(self) -> None:
         """Sessions under way cannot go on: what they had in the engine is gone."""
@@ -103,7 +104,7 @@ class SessionServer:
                 await self._idle.wait()
         except TimeoutError:
             logger.warning("%d sessions did not end in time", len(self._drivers))
-        self._host.set_handler(PROTOCOL, None)
+        self._parts.host.set_handler(PROTOCOL, None)
 
     async def _handle(self, stream: Stream) -> None:
         try:
@@ -114,7 +115,7 @@ class SessionServer:
                 case Open():
                     await self._serve(frame, stream)
                 case Attach():
-                    await self._links.attach(frame, stream)
+                    await self._parts.links.attach(frame, stream)
                 case _:
                     raise RemoteProtocolError("A stream begins with OPEN or ATTACH.")
         except (PieceworkError, TimeoutError) as error:
@@ -123,128 +124,58 @@ class SessionServer:
 
     async def _serve(self, request: Open, head: Stream) -> None:
         """One session from its OPEN to its end; a refusal is one ERROR frame."""
-        sequence_id = next(self._sequence_ids)
-        link_out: Stream | None = None
-        driver: HopDriver | None = None
-        lease: Lease | None = None
-        outcome = "done"
+        key = (request.session_id, request.hop_index, request.epoch)
         try:
-            lease = self._admit(request, head)
-            session = HopSession(
-                request,
-                hidden_size=self._runner.info.hidden_size,
-                window_tokens=lease.window_tokens if lease else None,
-                credit_tokens=lease.credit_tokens if lease else None,
-            )
-            cached_tokens = await self._runner.open(
-                sequence_id,
-                capacity_tokens=request.capacity_tokens,
-                sampling=request.sampling if request.is_last and not request.sealed else None,
-                span=request.span,
-                prefix=scoped_prefix(head.peer_id, request.prefix),
-            )
-            with self._links.expect(request) as link:
-                async with asyncio.timeout(OPEN_TIMEOUT_S):
-                    link_out = await self._open_link_out(request, head)
-                    opened = Opened(
-                        request.session_id, request.epoch, request.hop_index,
-                        self._backend, link_out.path_kind, cached_tokens,
-                    )  # fmt: skip
-                    await head.send(*encode_frame(opened))
-                    link_in = head if request.hop_index == 0 else await link.wait(request.previous)
-                session.ready(cached_tokens=cached_tokens)
-                driver = HopDriver(
-                    session, self._runner, sequence_id=sequence_id, head=head, link_in=link_in,
-                    link_out=link_out, lease=lease, collector=self._collector,
-                )  # fmt: skip
-                self._register(request.session_id, driver)
-                await driver.run()
-        except TimeoutError:
-            late = SessionError("The links did not stand in time.", code=ErrorCode.TIMED_OUT)
-            outcome = late.message
-            await attempt(lambda: _refuse(head, request, late))
+            lease = self._admit(key, request, head)
+        except PieceworkError as error:
+            refused = error
+            await attempt(lambda: _refuse(head, request, refused))
+            head.finish()
+            return
+        sequence_id, outcome = next(self._sequence_ids), "done"
+        driver = HopDriver(request, self._parts, sequence_id=sequence_id, head=head, lease=lease)
+        self._drivers[key] = driver
+        self._idle.clear()
+        try:
+            await driver.run()
         except PieceworkError as error:
             outcome = error.message
-            if driver is None:
-                refused = error
-                await attempt(lambda: _refuse(head, request, refused))
         except asyncio.CancelledError:
             outcome = "this node stopped"
             raise
         finally:
-            await self._end(request, driver, lease, outcome, head, link_out, sequence_id)
+            del self._drivers[key]
+            if not self._drivers:
+                self._idle.set()
+            if driver.was_ready:
+                self.reports.append(_report(request, driver, outcome, head))
+            await self._free(driver, sequence_id, head)
 
-    def _admit(self, request: Open, head: Stream) -> Lease | None:
+    def _admit(self, key: _Key, request: Open, head: Stream) -> Lease | None:
         if self._draining:
             raise SessionError("This node is leaving.", code=ErrorCode.SHUTTING_DOWN)
         if len(self._drivers) >= SESSIONS_MAX:
             raise SessionError("Too many sessions here.", code=ErrorCode.NO_CAPACITY)
-        if request.session_id in self._drivers:
+        if key in self._drivers:
             raise SessionError("The session is open already.", code=ErrorCode.NOT_ADMITTED)
-        return self._admission.admit(request, head.peer_id)
+        return self._parts.admission.admit(request, head.peer_id)
 
-    async def _open_link_out(self, request: Open, head: Stream) -> Stream:
-        """The stream onward: the head's own at the last hop, else one to the next hop."""
-        if request.is_last:
-            return head
-        addresses = known_addresses(request.next_addresses)
-        attach = Attach(request.session_id, request.epoch, request.hop_index + 1)
+    async def _free(self, driver: HopDriver, sequence_id: int, head: Stream) -> None:
+        """Whatever a session held, in any case."""
+        if driver.lease is not None and self._parts.collector is not None:
+            self._parts.collector.session_over(driver.lease.lease_id)
         try:
-            connection = await self._host.connect(request.next, addresses, timeout_s=OPEN_TIMEOUT_S)
-            stream = await connection.open_stream(PROTOCOL)
-            await stream.send(*encode_frame(attach))
-            data = await stream.receive()
-        except TransportError as error:
-            raise NeighbourGone(error.message, request.next.public_key) from error
-        answer = decode_frame(data) if data else None
-        if not isinstance(answer, Opened) or answer.session_id != request.session_id:
-            stream.reset(ErrorCode.MALFORMED)
-            raise NeighbourGone("The next hop did not take the link.", request.next.public_key)
-        return stream
-
-    def _register(self, session_id: bytes, driver: HopDriver) -> None:
-        self._drivers[session_id] = driver
-        self._idle.clear()
-
-    async def _end(
-        self,
-        request: Open,
-        driver: HopDriver | None,
-        lease: Lease | None,
-        outcome: str,
-        head: Stream,
-        link_out: Stream | None,
-        sequence_id: int,
-    ) -> None:
-        """Free everything a session held, in any case."""
-        if driver is not None:
-            del self._drivers[request.session_id]
-            self.reports.append(_report(request, driver, lease, outcome, head, link_out))
-        if not self._drivers:
-            self._idle.set()
-        if lease is not None and self._collector is not None:
-            self._collector.session_over(lease.lease_id)
-        for stream in (link_out, head):
-            if stream is not None:
-                try:
-                    stream.finish()
-                except TransportError:
-                    logger.debug("the stream was gone already")
-        await self._runner.close(sequence_id)
+            head.finish()
+        except TransportError:
+            logger.debug("the stream was gone already")
+        await self._parts.runner.close(sequence_id)
 
 
 async def _refuse(head: Stream, request: Open, error: PieceworkError) -> None:
     await head.send(*encode_frame(error_frame(request.session_id, error)))
 
 
-def _report(
-    request: Open,
-    driver: HopDriver,
-    lease: Lease | None,
-    outcome: str,
-    head: Stream,
-    link_out: Stream | None,
-) -> SessionReport:
+def _report(request: Open, driver: HopDriver, outcome: str, head: Stream) -> SessionReport:
     carried = driver.session.carried
     return SessionReport(
         session_id=request.session_id.hex(),
@@ -254,7 +185,7 @@ def _report(
         tokens=carried.tokens,
         bytes_received=driver.bytes.received,
         bytes_sent=driver.bytes.sent,
-        amount_nanos=lease.amount_for(carried.work) if lease else 0,
-        path_kind=link_out.path_kind if link_out else "",
+        amount_nanos=driver.lease.amount_for(carried.work) if driver.lease else 0,
+        path_kind=driver.path_kind,
         outcome=outcome,
     )

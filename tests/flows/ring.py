@@ -94,10 +94,13 @@ class Ring:
     market: KeyPair | None
     sealed: bool = True
     providers: list[Provider] = field(default_factory=list)
+    spares: list[Provider] = field(default_factory=list)
+    """Those that are not on the first route."""
     window_tokens: int = 4
     credit_windows: int = 8
     prefix_secret: PrefixSecret = field(default_factory=PrefixSecret)
     wire: WireDtype = WireDtype.FP32
+    sampling: SamplingParameters = GREEDY
 
     def spec(self, span: Span, *, embeds: bool, has_head: bool) -> ShardSpec:
         return self.model.spec(span, embeds=embeds, has_head=has_head)
@@ -182,11 +185,17 @@ class Ring:
         )
 
     def session(
-        self, plan: RoutePlan, *, capacity_tokens: int = 400, prefix: Prefix | None = None
+        self,
+        plan: RoutePlan,
+        ends: Ends | None = None,
+        *,
+        capacity_tokens: int = 400,
+        prefix: Prefix | None = None,
+        **continued,
     ) -> RouteSession:
         return RouteSession(
-            self.head_host, plan, self.model.manifest, wire_dtype=self.wire,
-            capacity_tokens=capacity_tokens, sampling=GREEDY, prefix=prefix,
+            self.head_host, plan, self.model.manifest, ends or self.ends(), wire_dtype=self.wire,
+            capacity_tokens=capacity_tokens, sampling=self.sampling, prefix=prefix, **continued,
         )  # fmt: skip
 
     def prefix(self, plan: RoutePlan, prompt, tenant: str) -> Prefix:
@@ -198,12 +207,13 @@ class Ring:
         if not self.sealed:
             return OpenEnds()
         return SealedEnds(
-            self.ends_runner, wire_dtype=self.wire, sampling=GREEDY, capacity_tokens=400
+            self.ends_runner, wire_dtype=self.wire, sampling=self.sampling, capacity_tokens=400
         )
 
     async def answer(self, *, max_tokens: int = 24, prompt=PROMPT, eos=frozenset()) -> list[int]:
         """One whole session: open, generate, close, settle."""
-        session, ends = self.session(self.plan()), self.ends()
+        ends = self.ends()
+        session = self.session(self.plan(), ends)
         try:
             await ends.open()
             await session.open()
@@ -250,7 +260,7 @@ async def make_ring(
     try:
         yield ring
     finally:
-        for provider in ring.providers:
+        for provider in (*ring.providers, *ring.spares):
             await provider.host.close()
             await provider.runner.stop()
             if provider.collector:

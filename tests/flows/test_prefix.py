@@ -29,8 +29,8 @@ async def wait_for(condition, *, timeout_s=2.0):
 async def opened(ring, prompt=PROMPT, tenant="alice", **options):
     """A session under way and its ends; closed as cancelled, and forgotten by every hop."""
     plan = ring.plan()
-    session = ring.session(plan, prefix=ring.prefix(plan, prompt, tenant), **options)
     ends = ring.ends()
+    session = ring.session(plan, ends, prefix=ring.prefix(plan, prompt, tenant), **options)
     try:
         await ends.open()
         await session.open()

@@ -9,9 +9,9 @@ from node.engine.store import TINY_MODEL, build_manifest, resolve_model
 from node.head.answer import AnswerRequest
 from node.head.models import HeadModel
 from node.head.service import HeadService
-from node.router.base import Availability, Router
 from protocol.tensor import WireDtype
 from tests.flows.ring import GREEDY, RingModel, make_ring
+from tests.flows.ring_router import RingRouter
 
 DIRECTORY = resolve_model(TINY_MODEL, models_directory=None)
 QUESTION = {
@@ -19,25 +19,6 @@ QUESTION = {
     "content": "Explain what a span is, what a hop is, and why a model runs in pieces. " * 9,
 }
 MORE = {"role": "user", "content": "Go on."}
-
-
-class RingRouter(Router):
-    """The ring's one route, for everybody."""
-
-    def __init__(self, ring):
-        self._ring = ring
-
-    async def plan(self, request):
-        return self._ring.plan(tokens_max=request.capacity_tokens)
-
-    async def availability(self, manifest):
-        return Availability(available=True)
-
-    async def session_over(self, session_id, api_key):
-        """Nothing is settled here."""
-
-    async def charged(self, session_id, api_key):
-        return None
 
 
 async def say(service, messages, api_key="a key"):

@@ -104,7 +104,8 @@ async def test_delay_and_loss_change_nothing(tmp_path):
 
 async def test_cancel_frees_kv_at_every_hop_within_a_second(tmp_path):
     async with make_ring(tmp_path, 3, paid=True) as ring:
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         tokens = generate(session, ends, PROMPT, max_tokens=300, eos=frozenset())
@@ -125,7 +126,8 @@ async def test_cancel_in_the_middle_of_a_step_still_pays_every_hop(tmp_path):
     async with make_ring(tmp_path, 0, paid=True) as ring:
         for span in spans(3):
             ring.add_provider(span, step_delay_s=0.05)
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         tokens = generate(session, ends, PROMPT, max_tokens=300, eos=frozenset())
@@ -144,7 +146,8 @@ async def test_cancel_in_the_middle_of_a_step_still_pays_every_hop(tmp_path):
 
 async def test_a_vanished_head_frees_every_hop(tmp_path):
     async with make_ring(tmp_path, 3, paid=True) as ring:
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         await anext(generate(session, ends, PROMPT, max_tokens=9, eos=frozenset()))
@@ -158,7 +161,8 @@ async def test_a_vanished_head_frees_every_hop(tmp_path):
 @pytest.mark.parametrize("victim", [0, 1, 2])
 async def test_a_vanished_hop_is_one_named_error_and_the_others_are_paid(tmp_path, victim):
     async with make_ring(tmp_path, 3, paid=True) as ring:
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         tokens = generate(session, ends, PROMPT, max_tokens=300, eos=frozenset())
@@ -272,7 +276,8 @@ async def test_more_kv_than_there_is_is_refused_and_nothing_is_left(tmp_path):
 
 async def test_a_dead_engine_is_one_named_error(tmp_path):
     async with make_ring(tmp_path, 3) as ring:
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         tokens = generate(session, ends, PROMPT, max_tokens=300, eos=frozenset())
@@ -305,7 +310,8 @@ async def test_a_stranger_s_first_frame_costs_nothing(tmp_path, data):
 
 async def test_drain_refuses_new_sessions_and_lets_the_old_end(tmp_path):
     async with make_ring(tmp_path, 2) as ring:
-        session, ends = ring.session(ring.plan()), ring.ends()
+        ends = ring.ends()
+        session = ring.session(ring.plan(), ends)
         await ends.open()
         await session.open()
         drains = [asyncio.create_task(p.server.drain(timeout_s=5)) for p in ring.providers]

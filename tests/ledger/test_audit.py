@@ -119,6 +119,15 @@ class TestHonest:
         old, new = verify_consistency(OLDER.note, PUBLISHED.note, PROOF, MARKET.peer_id)
         assert (old.size, new.size) == (OLDER.size, PUBLISHED.size)
 
+    def test_steps_begin_anew_with_every_epoch(self):
+        leaves = [
+            receipt_leaf(FIRST, 1, 10),
+            receipt_leaf(FIRST, 2, 12, epoch=1, steps=2),
+            receipt_leaf(FIRST, 3, 14, epoch=4, steps=1, final=True),
+            settlement_leaf((FIRST, 14)),
+        ]
+        assert audit_of(leaves).ok
+
 
 class TestFlippedByte:
     @given(index=st.integers(0, len(LEAVES) - 1), data=st.data())
@@ -167,6 +176,10 @@ class TestLies:
 
     def test_a_receipt_that_says_less(self):
         leaves = [receipt_leaf(FIRST, 1, 10), receipt_leaf(FIRST, 2, 9)]
+        self.named(leaves, entry=1, why="says less")
+
+    def test_a_receipt_of_an_epoch_that_is_past(self):
+        leaves = [receipt_leaf(FIRST, 1, 10, epoch=1, steps=2), receipt_leaf(FIRST, 2, 12)]
         self.named(leaves, entry=1, why="says less")
 
     def test_a_receipt_after_its_settlement(self):

@@ -96,9 +96,11 @@ def rolled_back(engine: Engine) -> Iterator[Session]:
 def scratch() -> Iterator[Session]:
     """A ledger of one's own, gone afterwards."""
     engine = database()
-    with rolled_back(engine) as session:
-        yield session
-    engine.dispose()
+    try:
+        with rolled_back(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 def id_of(name: str) -> bytes:
@@ -149,6 +151,7 @@ def receipt_record(
     receipt = Receipt(
         lease_id=lease.lease_id,
         sequence=sequence,
+        epoch=0,
         steps=tokens,
         tokens=tokens,
         work=work,

@@ -119,7 +119,18 @@ class PaidSession:
         envelopes = [base64.b64decode(text) for text in self.answer["leases"]]
         return [open_envelope(Lease, data, signer=self.market) for data in envelopes]
 
-    def receipt(self, lease, provider, *, prompt=10, output=5, sequence=1, final=True) -> bytes:
+    def granted(self, answer: dict) -> dict[int, Lease]:
+        """The leases of an answer to a replacement, by hop index."""
+        return {
+            item["hop_index"]: open_envelope(
+                Lease, base64.b64decode(item["lease"]), signer=self.market
+            )
+            for item in answer["leases"]
+        }
+
+    def receipt(
+        self, lease, provider, *, prompt=10, output=5, sequence=1, final=True, epoch=0, steps=None
+    ) -> bytes:
         """The co-signed receipt for so many tokens through one hop."""
         tokens = prompt + output
         row_bytes = lease.wire_dtype.row_bytes(lease.hidden_size)
@@ -128,7 +139,8 @@ class PaidSession:
         receipt = Receipt(
             lease_id=lease.lease_id,
             sequence=sequence,
-            steps=sequence,
+            epoch=epoch,
+            steps=sequence if steps is None else steps,
             tokens=tokens,
             work=work,
             amount_nanos=amount_nanos(work, lease.rates),
@@ -227,6 +239,12 @@ class World:
         assert answer.status_code == 200, answer.text
         session.answer = answer.json()
         return session
+
+    async def replace(self, buyer, session, **asked) -> httpx.Response:
+        """Another hop in the place of hop 1, after 120 rows of 150, unless asked otherwise."""
+        body = {"epoch": 1, "lost": [1], "rows": 120, "remaining_tokens": 30, **asked}
+        path = f"/v1/sessions/{session.session_id.hex()}/replacements"
+        return await self.http.post(path, json=body, headers=buyer.headers)
 
     def session_for(self, quote: dict) -> PaidSession:
         session_id, payer = secrets.token_bytes(16), KeyPair.generate()

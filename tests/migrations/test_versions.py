@@ -38,7 +38,7 @@ def created(tmp_path):
 
 
 def schema(engine: Engine) -> dict[str, object]:
-    """Everything SQLite knows: a table as its set of lines, the rest as their text."""
+    """Everything SQLite knows: a table as its set of parts, the rest as their text."""
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
@@ -51,7 +51,16 @@ def schema(engine: Engine) -> dict[str, object]:
 
 
 def _lines(sql: str) -> tuple[str, ...]:
-    return tuple(sorted(line.strip(" \t,") for line in sql.splitlines()))
+    """A table's parts, however they came to be there: altering one writes it in another order."""
+    head, _, body = sql.partition("(")
+    parts, depth = [""], 0
+    for character in body.rstrip()[:-1]:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return tuple(sorted(" ".join(part.replace('"', "").split()) for part in (head, *parts)))
 
 
 class TestUpgrade:

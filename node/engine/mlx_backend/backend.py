@@ -17,6 +17,7 @@ from node.engine.mlx_backend.grouping import BLOCK_ROWS
 from node.engine.mlx_backend.kv import KVSequence
 from node.engine.mlx_backend.shard import Shard
 from node.engine.prefix_cache import KVBudget
+from node.engine.sampler import SamplerState, validate_drawn
 from node.engine.validation import find_fault, sequence_span
 from protocol.errors import EngineError
 from protocol.route import Span
@@ -66,6 +67,8 @@ class MLXEngine(Engine):
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         """As the interface says; StepInvalid also for a capacity above the model's context.
 
@@ -76,9 +79,11 @@ class MLXEngine(Engine):
         context = self._info.context_tokens
         if not 0 < capacity_tokens <= context:
             raise StepInvalid(f"{capacity_tokens} tokens do not fit the model's context {context}.")
+        validate_drawn(drawn, drawn_at, capacity_tokens, vocabulary_size=self._info.vocabulary_size)
         layers = sequence_span(span, self._spec.span)
         kv = self._open_kv(capacity_tokens, layers, prefix) if len(self._spec.span) else None
-        self._sequences[sequence_id] = OpenSequence(capacity_tokens, layers, sampling, kv)
+        sampler = SamplerState(drawn, drawn_at)
+        self._sequences[sequence_id] = OpenSequence(capacity_tokens, layers, sampling, kv, sampler)
         return kv.length if kv is not None else 0
 
     def _open_kv(self, capacity_tokens: int, span: Span, prefix: Sequence[bytes]) -> KVSequence:
@@ -145,7 +150,8 @@ class MLXEngine(Engine):
                 results[index] = fault or StepInvalid(f"Sequence {item.sequence_id} is not open.")
                 continue
             seen.add(item.sequence_id)
-            works.append(Work(index, item, sequence, rows_of(item, self._shard)))
+            voided = sequence.sampler.since(item.first_drawn)
+            works.append(Work(index, item, sequence, rows_of(item, self._shard), voided))
         return works
 
     def _run(self, works: list[Work]) -> dict[int, StepResult | EngineError]:

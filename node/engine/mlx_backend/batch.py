@@ -3,8 +3,8 @@
 All of it is one lazy graph until `run_batch` evaluates it, once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -30,17 +30,16 @@ class OpenSequence:
     span: Span
     sampling: SamplingParameters | None
     kv: KVSequence | None
-    sampler: SamplerState = field(default_factory=SamplerState)
+    sampler: SamplerState
 
     @property
     def length(self) -> int:
         return 0 if self.kv is None else self.kv.length
 
     def truncate(self, position: int) -> None:
+        self.sampler.forget_rows(position, None if self.kv is None else self.length)
         if self.kv is not None:
             self.kv.length = position
-        # The token that stands at `position` was drawn after the row before it, which stays.
-        self.sampler.truncate(position + 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +52,8 @@ class Work:
     sequence: OpenSequence
     rows: mx.array
     """(count, hidden_size) in the shard's dtype, lazy."""
+    voided: Mapping[int, int]
+    """Of the sampler's tokens, those that what this draws would take the place of."""
 
     @property
     def wanted_rows(self) -> mx.array:
@@ -60,9 +61,11 @@ class Work:
 
     def undo(self) -> None:
         """Leave the sequence as it was before the step."""
-        self.sequence.truncate(self.item.position)
-        if self.sequence.kv is not None:
-            self.sequence.kv.erase(self.item.count)
+        sequence, item = self.sequence, self.item
+        if sequence.kv is not None:
+            sequence.kv.length = item.position
+            sequence.kv.erase(item.count)
+        sequence.sampler.put_back(item.first_drawn, self.voided)
 
 
 def rows_of(item: StepItem, shard: Shard) -> mx.array:
@@ -136,10 +139,10 @@ def _finish(work: Work, hidden: mx.array, logits: Logits) -> StepResult | Engine
         return StepResult(hidden=to_wire(hidden, item.wire_dtype))
     assert sequence.sampling is not None
     tokens = np.empty(item.wanted, np.int32)
-    first = item.position + item.count - item.wanted + 1
     try:
         for index, row in enumerate(logits):
-            tokens[index] = sample(row, sequence.sampling, sequence.sampler, first + index)
+            place = item.first_drawn + index
+            tokens[index] = sample(row, sequence.sampling, sequence.sampler, place)
     except EngineError as error:
         work.undo()
         return error

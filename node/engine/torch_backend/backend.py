@@ -21,7 +21,7 @@ from node.engine.base import (
     StepResult,
 )
 from node.engine.errors import StepInvalid
-from node.engine.sampler import Logits, SamplerState, sample
+from node.engine.sampler import Logits, SamplerState, sample, validate_drawn
 from node.engine.torch_backend.attention import PackedStep
 from node.engine.torch_backend.batch import (
     OpenSequence,
@@ -96,6 +96,8 @@ class TorchEngine(Engine):
         sampling: SamplingParameters | None,
         span: Span | None = None,
         prefix: Sequence[bytes] = (),
+        drawn: Sequence[int] = (),
+        drawn_at: int = 0,
     ) -> int:
         """As the interface says; StepInvalid also for a capacity above the model's context.
 
@@ -108,11 +110,13 @@ class TorchEngine(Engine):
                 f"A sequence of {capacity_tokens} tokens does not fit the model's context of "
                 f"{self._info.context_tokens}."
             )
+        validate_drawn(drawn, drawn_at, capacity_tokens, vocabulary_size=self._info.vocabulary_size)
         layers = sequence_span(span, self._spec.span)
         kv = None
         if len(self._spec.span):
             kv = self._kv.open(capacity_tokens, layers, prefix)
-        sequence = OpenSequence(capacity_tokens, layers, kv, sampling, SamplerState())
+        sampler = SamplerState(drawn, drawn_at)
+        sequence = OpenSequence(capacity_tokens, layers, kv, sampling, sampler)
         self._sequences[sequence_id] = sequence
         return sequence.length
 
@@ -140,10 +144,9 @@ class TorchEngine(Engine):
             raise StepInvalid(f"Sequence {sequence_id} is not open.")
         if position < 0 or (sequence.kv is not None and position > sequence.kv.length):
             raise StepInvalid(f"Sequence {sequence_id} has no position {position}.")
+        sequence.sampler.forget_rows(position, None if sequence.kv is None else sequence.length)
         if sequence.kv is not None:
             self._kv.truncate(sequence.kv, position)
-        # The token that stands at `position` was drawn after the row before it, which stays.
-        sequence.sampler.truncate(position + 1)
 
     def close(self, sequence_id: int, *, keep: Sequence[bytes] = ()) -> None:
         sequence = self._sequences.pop(sequence_id, None)
@@ -175,7 +178,8 @@ class TorchEngine(Engine):
             if fault is not None or sequence is None:
                 results[index] = fault or StepInvalid(f"Sequence {item.sequence_id} is not open.")
             else:
-                works.append(Work(index, item, sequence))
+                voided = sequence.sampler.since(item.first_drawn)
+                works.append(Work(index, item, sequence, voided))
         return works
 
     def _find_fault(self, item: StepItem, sequence: OpenSequence | None) -> StepInvalid | None:
@@ -254,10 +258,10 @@ class TorchEngine(Engine):
         item, sequence = work.item, work.sequence
         assert sequence.sampling is not None
         tokens = np.empty(item.wanted, dtype=np.int32)
-        first = item.position + item.count - item.wanted + 1
         try:
             for index, row in enumerate(logits):
-                tokens[index] = sample(row, sequence.sampling, sequence.sampler, first + index)
+                place = item.first_drawn + index
+                tokens[index] = sample(row, sequence.sampling, sequence.sampler, place)
         except EngineError as error:
             self._undo(work)
             return error
@@ -268,4 +272,4 @@ class TorchEngine(Engine):
         sequence = work.sequence
         if sequence.kv is not None:
             self._kv.undo(sequence.kv, work.item.position)
-        sequence.sampler.truncate(work.item.position + 1)
+        sequence.sampler.put_back(work.item.first_drawn, work.voided)

@@ -3,7 +3,7 @@
 No engine state here: `TorchEngine` decides what is accepted, and these functions pack it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +44,8 @@ class Work:
     index: int
     item: StepItem
     sequence: OpenSequence
+    voided: Mapping[int, int]
+    """Of the sampler's tokens, those that what this draws would take the place of."""
     start: int = 0
 
     @property

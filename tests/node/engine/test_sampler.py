@@ -201,6 +201,50 @@ class TestState:
         expected = {token: list(kept.values()).count(token) for token in kept.values()}
         assert dict(state.counts) == expected
 
+    @given(
+        st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4)), max_size=30),
+        st.lists(st.integers(0, 4), max_size=8),
+        st.integers(0, 30),
+    )
+    def test_what_was_drawn_is_undone(self, records, drawn, position):
+        state = SamplerState()
+        for place, token in records:
+            state.record(place, token)
+        before, counts = state.since(0), dict(state.counts)
+        voided = state.since(position)
+        for place, token in enumerate(drawn, position):
+            state.record(place, token)
+        state.put_back(position, voided)
+        assert list(state.since(0).items()) == list(before.items())
+        assert state.counts == counts
+
+    def test_a_draw_that_fails_leaves_them(self):
+        state = SamplerState([4, 4, 6], 10)
+        with pytest.raises(EngineError):
+            sample(np.full(8, np.nan, np.float32), GREEDY, state, 11)
+        assert state.counts == {4: 2, 6: 1}
+
+    def test_begins_with_their_counts(self):
+        assert SamplerState([4, 4, 6], 10).counts == {4: 2, 6: 1}
+        assert SamplerState().counts == {}
+
+    @pytest.mark.parametrize(
+        ("position", "length", "left"),
+        [
+            (0, 0, 3),
+            (11, 11, 3),
+            (5, 11, 3),  # the replay's last row is still missing
+            (11, 12, 2),
+            (10, 12, 1),
+            (0, 12, 0),
+            (10, None, 1),
+        ],
+    )
+    def test_rows_that_go_take_tokens_once_all_rows_are_there(self, position, length, left):
+        state = SamplerState([4, 4, 6], 10)
+        state.forget_rows(position, length)
+        assert sum(state.counts.values()) == left
+
 
 class TestErrors:
     @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -100,6 +100,18 @@ async def test_an_older_one_and_one_that_takes_work_back_are_refused(collector):
         await collector.collect(signed(receipt(3, tokens=32)), LEASE)
 
 
+async def test_steps_begin_anew_with_every_epoch_and_no_epoch_comes_back(collector):
+    await collector.collect(signed(receipt(1, steps=40)), LEASE)
+    await collector.collect(signed(receipt(2, tokens=40, epoch=2, steps=1)), LEASE)
+    with pytest.raises(LimitExceeded, match="takes back"):
+        await collector.collect(signed(receipt(3, tokens=48, epoch=2, steps=0)), LEASE)
+    with pytest.raises(LimitExceeded, match="takes back"):
+        await collector.collect(signed(receipt(3, tokens=48, epoch=1, steps=41)), LEASE)
+    with pytest.raises(LimitExceeded, match="takes back"):
+        await collector.collect(signed(receipt(3, tokens=39, epoch=3, steps=1)), LEASE)
+    await collector.collect(signed(receipt(3, tokens=48, epoch=3, steps=0)), LEASE)
+
+
 async def test_receipts_survive_a_crash_and_are_handed_in_by_the_next_run(tmp_path, sink):
     path = tmp_path / "receipts.log"
     first = Collector(PROVIDER, ReceiptLog(path), sink)

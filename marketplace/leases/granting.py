@@ -1,0 +1,84 @@
+"""Holding money for some hops of a session's route, and leasing them: for its quote and for each
+replacement alike."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger import errors as ledger_errors
+from ledger.book import Book
+from ledger.database import Session
+from ledger.receipts import open_lane
+from marketplace.errors import InsufficientFunds
+from marketplace.leases.models import SessionHoldRow, SessionRow
+from marketplace.leases.repository import SessionRepository
+from marketplace.leases.signing import LeasePlan, leases_of, settle_by
+from marketplace.market import Market
+from marketplace.quotes.terms import QuoteTerms, hold_nanos
+from protocol.envelope import seal
+from protocol.identity import PeerId
+from protocol.lease import ID_BYTES
+
+__all__ = ["Grant", "grant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What is held and leased at once. `hops`: those of the terms' route that are new."""
+
+    epoch: int
+    terms: QuoteTerms
+    hops: Sequence[int]
+    payer_key: bytes
+    head: PeerId
+    tokens_max: int
+    digest: bytes
+    """Of the request that asked for it."""
+
+
+def grant(session: Session, market: Market, owner: SessionRow, wanted: Grant) -> SessionHoldRow:
+    """Hold the most that the new hops can earn, and lease each of them, all or nothing.
+
+    Raises InsufficientFunds; then the caller's transaction must be given up.
+    """
+    now_s = market.clock.now_s()
+    row = SessionHoldRow(
+        session_id=owner.session_id,
+        epoch=wanted.epoch,
+        request_digest=wanted.digest,
+        hold_id=secrets.token_bytes(ID_BYTES),
+        amount_nanos=hold_nanos(
+            [wanted.terms.hops[index] for index in wanted.hops], wanted.terms.fee_basis_points
+        ),
+        terms=wanted.terms.encode(),
+        created_at_s=now_s,
+        settle_by_s=settle_by(wanted.tokens_max, now_s),
+    )
+    _hold(session, owner.account_id, row)
+    SessionRepository(session).add_hold(row)
+    plan = LeasePlan(
+        session_id=owner.session_id,
+        hold_id=row.hold_id,
+        payer_key=wanted.payer_key,
+        head=wanted.head,
+        tokens_max=wanted.tokens_max,
+        window_tokens=market.config.window_tokens,
+        credit_windows=market.config.credit_windows,
+        issued_at_s=now_s,
+    )
+    for lease in leases_of(wanted.terms, plan, wanted.hops):
+        open_lane(session, seal(lease, market.key).encode(), lease)
+    return row
+
+
+def _hold(session: Session, account_id: str, row: SessionHoldRow) -> None:
+    try:
+        Book(session).hold(
+            row.hold_id,
+            account_id,
+            row.amount_nanos,
+            now_s=row.created_at_s,
+            expires_at_s=row.settle_by_s,
+        )
+    except ledger_errors.InsufficientFunds as error:
+        raise InsufficientFunds(error.needed_nanos, error.available_nanos) from error
