@@ -8,10 +8,10 @@ STAMP := $(VENV)/.piecework-installed
 INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt types layers docs bench models interop vectors clean
+.PHONY: help setup demo test check lint fmt types layers docs bench bench-wan models interop vectors clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install everything (again when the pins change)
 
@@ -40,6 +40,9 @@ docs: $(STAMP) ## links, words and commands in README and docs/
 
 bench: $(STAMP) ## measure, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-wan: $(STAMP) ## the figures of sessions over wide links alone (root or user namespaces)
+	@$(BIN)/python -m benchmarks.run session_decode session_drafting session_prefill session_many
 
 models: $(STAMP) ## run the family tests, and write docs/models.md from them
 	@$(BIN)/python -m tests.models_page

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from node.app.gateway import start_head
@@ -91,7 +92,9 @@ async def _print_answer(service: HeadService, request: AnswerRequest, *, as_json
     sys.stdout.write("\n")
     rate = (answer.completion_tokens - 1) / max(ended_s - first_s, 1e-9)
     route = " → ".join(f"{hop.peer_id[-8:]} [{hop.span}] {hop.backend}" for hop in answer.hops)
-    tell(f"{answer.completion_tokens} tokens, {rate:.1f} tokens/s, {route}")
+    travel = answer.travel
+    trips = f"{travel.trips} trips" + (f", {travel.repairs} repairs" if travel.repairs else "")
+    tell(f"{answer.completion_tokens} tokens in {trips}, {rate:.1f} tokens/s, {route}")
 
 
 def _report(answer: Answer, text: str, elapsed_s: float) -> dict[str, object]:
@@ -104,6 +107,7 @@ def _report(answer: Answer, text: str, elapsed_s: float) -> dict[str, object]:
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
         "elapsed_s": round(elapsed_s, 4),
+        "travel": asdict(answer.travel),
         "hops": [
             {
                 "peer_id": hop.peer_id,

@@ -17,6 +17,7 @@ __all__ = [
     "Head",
     "HopReport",
     "ModelCard",
+    "Travel",
 ]
 
 
@@ -61,6 +62,19 @@ class HopReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Travel:
+    """What the answer took beside its tokens."""
+
+    trips: int
+    """Round the route, behind the prompt's."""
+    drafted_tokens: int
+    accepted_tokens: int
+    """Of those drafted: they came without a trip of their own."""
+    repairs: int
+    """How often hops had to be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bill:
     """What the marketplace has charged for a session; `settled` False while it is on its way."""
 
@@ -96,6 +110,11 @@ class Answer(Protocol):
     @property
     def hops(self) -> tuple[HopReport, ...]:
         """Every hop that has seen the request, in the order in which they came to it."""
+        ...
+
+    @property
+    def travel(self) -> "Travel":
+        """How it has come, so far."""
         ...
 
     def __aiter__(self) -> AsyncIterator[Delta]: ...

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from node.head.answer import AnswerRequest, Delta, FinishReason, HopReport
+from node.head.answer import AnswerRequest, Delta, FinishReason, HopReport, Travel
 from node.head.detokenizer import TextStream
 from node.head.drafting.base import DraftingStatistics
 from node.head.ends import Ends
@@ -42,7 +42,7 @@ class LiveAnswer:
         self.cached_tokens = session.cached_tokens
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
-        self.drafting = DraftingStatistics()
+        self._drafting = DraftingStatistics()
         self._prompt = prompt
         self._session = session
         self._ends = ends
@@ -58,9 +58,9 @@ class LiveAnswer:
         return tuple(dict.fromkeys(reports))
 
     @property
-    def repairs(self) -> int:
-        """How often hops had to be replaced."""
-        return self._session.repairs
+    def travel(self) -> Travel:
+        drafting = self._drafting
+        return Travel(drafting.trips, drafting.drafted, drafting.accepted, self._session.repairs)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         tokens = self._generate()
@@ -105,7 +105,7 @@ class LiveAnswer:
             loops=session.loops,
             spare_rows=session.spare_rows,
             chunk_tokens=PREFILL_CHUNK_TOKENS if session.is_near else WAN_PREFILL_CHUNK_TOKENS,
-            statistics=self.drafting,
+            statistics=self._drafting,
         )
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from node.errors import KeyRefused, ModelUnknown
-from node.head.answer import AnswerRequest, Bill, Delta, FinishReason, HopReport, ModelCard
+from node.head.answer import AnswerRequest, Bill, Delta, FinishReason, HopReport, ModelCard, Travel
 from node.head.detokenizer import StopStrings
 
 __all__ = ["FAKE_MODEL", "FakeAnswer", "FakeHead", "FakeScript"]
@@ -59,6 +59,7 @@ class FakeAnswer:
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.hops = FAKE_HOPS
+        self.travel = Travel(0, 0, 0, 0)
         self.is_closed = False
         self.is_cancelled = False
         """Closed before it had finished."""

@@ -112,6 +112,7 @@ LEASE = Lease(
 RECEIPT = Receipt(
     lease_id=LEASE.lease_id,
     sequence=2,
+    epoch=1,
     steps=13,
     tokens=42,
     work=WORK,
@@ -245,6 +246,7 @@ receipts = st.builds(
     Receipt,
     lease_id=ids,
     sequence=st.integers(1, 2**40),
+    epoch=counts,
     steps=counts,
     tokens=counts,
     work=works,

@@ -35,6 +35,7 @@ class TestReceipt:
         [
             {"lease_id": b"short"},
             {"sequence": 0},
+            {"epoch": -1},
             {"steps": -1},
             {"tokens": -1},
             {"amount_nanos": -1},
