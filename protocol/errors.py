@@ -143,8 +143,10 @@ class HopFailed(SessionError):
 class NeighbourGone(SessionError):
     """A hop lost one of its two links; `public_key` is the peer's at the other end."""
 
-    def __init__(self, message: str, public_key: bytes) -> None:
-        super().__init__(message, code=ErrorCode.PEER_GONE)
+    def __init__(
+        self, message: str, public_key: bytes, *, code: ErrorCode = ErrorCode.PEER_GONE
+    ) -> None:
+        super().__init__(message, code=code)
         self.public_key = public_key
 
 

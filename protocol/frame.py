@@ -422,6 +422,11 @@ class ErrorFrame:
     code: ErrorCode
     message: str
     about: PeerId | None = None
+    epoch: int = 0
+    """Of the sender: who was lost in an earlier one may be back."""
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, self.epoch)
 
 
 Frame = (

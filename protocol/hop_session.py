@@ -63,7 +63,9 @@ class HopSession:
         self._credit_tokens = credit_tokens
         self._metered_tokens = 0
         self._replayed_tokens = 0
-        """Carried when the last replay ended: a replay is run on credit, see `may_work`."""
+        """Carried when the epoch's first step could come: see `may_work`."""
+        self._resume = opened.resume
+        """Rows that replays may bring, and must before a step; a truncate may take some back."""
         self._history: deque[_Carried] = deque([_Carried()], maxlen=HISTORY_MAX)
 
     @property
@@ -73,7 +75,7 @@ class HopSession:
     @property
     def is_behind(self) -> bool:
         """Whether REPLAY has yet to bring rows before the first step may."""
-        return self.position < self.open.resume
+        return self.position < self._resume
 
     def ready(self, *, cached_tokens: int = 0) -> None:
         """KV is reserved and the link onward stands; so many rows are here already."""
@@ -97,9 +99,9 @@ class HopSession:
         self.state = advance("hop", self.state, Event.REOPEN)
         self._history.clear()
         self._history.append(_Carried(tokens=arrived.tokens, work=arrived.work))
-        self._metered_tokens = min(self._metered_tokens, arrived.tokens)
-        self._replayed_tokens = min(self._replayed_tokens, arrived.tokens)
-        self.open = request
+        # meters of the epoch before are void, and windows begin anew: at the same step at every hop
+        self._metered_tokens = self._replayed_tokens = arrived.tokens
+        self.open, self._resume = request, request.resume
         self.rows = 0 if request.forget else min(self.rows, request.resume)
         self.position = self.rows
         return self.rows
@@ -136,7 +138,7 @@ class HopSession:
         self.state = advance("hop", self.state, Event.REPLAY)
         if self.state is not SessionState.READY:
             return False
-        if not self.open.standby and replay.position + replay.count > self.open.resume:
+        if not self.open.standby and replay.position + replay.count > self._resume:
             raise RemoteProtocolError("A replay goes beyond the rows that the session has.")
         self._check_next(replay)
         return True
@@ -190,7 +192,7 @@ class HopSession:
             work=before.work + work,
             link_in_hash=extend_link_hash(before.link_in_hash, replay.payload_sha256),
         )
-        self._replayed_tokens = self.carried.tokens
+        self._metered_tokens = self._replayed_tokens = self.carried.tokens
 
     def replayed_onward(self, digest: bytes) -> None:
         """A REPLAY has left for the next hop: its link's hash has it, and nobody is billed."""
@@ -210,6 +212,7 @@ class HopSession:
         if truncate.epoch != self.open.epoch or truncate.position > self.position:
             raise RemoteProtocolError(f"Nothing to truncate at position {truncate.position}.")
         self.position = truncate.position
+        self._resume = min(self._resume, truncate.position)
         return True
 
     def complete_truncate(self, truncate: Truncate) -> None:

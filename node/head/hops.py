@@ -247,12 +247,15 @@ class RouteHops:
     def _take_error(self, line: HopLine, frame: ErrorFrame) -> None:
         """A hop may name a neighbour as the one that was lost, and then goes on living.
 
-        A peer that is no neighbour was one: the word is late, and the repair is under way.
+        A peer that is no neighbour was one, and a word of an earlier epoch is late: the repair that
+        it asks for is under way.
         """
         index, hops = line.index, self.plan.route.hops
         if frame.about is None:
             raise HopFailed(index, hops[index].peer_id.short, frame.code, frame.message)
         count = len(hops)
+        if frame.epoch < self._session.epoch:
+            return
         if index == 0 and frame.about == self._host.peer_id:
             self.lose(0, frame.code, frame.message)  # our own link to it has failed
             return

@@ -14,7 +14,7 @@ from protocol.errors import (
     SessionError,
     VerificationError,
 )
-from protocol.frame import ErrorFrame
+from protocol.frame import ErrorFrame, Open
 from protocol.identity import PeerId
 from protocol.session import CLOSE_TIMEOUT_S
 from transport.errors import TransportError
@@ -47,10 +47,11 @@ def code_of(error: PieceworkError) -> ErrorCode:
     return ErrorCode.INTERNAL
 
 
-def error_frame(session_id: bytes, error: PieceworkError) -> ErrorFrame:
+def error_frame(request: Open, error: PieceworkError) -> ErrorFrame:
     """The one frame that tells the head why its session cannot start or go on."""
     about = PeerId(error.public_key) if isinstance(error, NeighbourGone) else None
-    return ErrorFrame(session_id, code_of(error), error.message[:REASON_CHARS_MAX], about)
+    message = error.message[:REASON_CHARS_MAX]
+    return ErrorFrame(request.session_id, code_of(error), message, about, request.epoch)
 
 
 def gone(peer: PeerId, reason: str, code: ErrorCode = ErrorCode.PEER_GONE) -> NeighbourGone:
@@ -58,9 +59,7 @@ def gone(peer: PeerId, reason: str, code: ErrorCode = ErrorCode.PEER_GONE) -> Ne
 
     In each case the head has to find another in its place.
     """
-    error = NeighbourGone(f"The hop {peer.short} is lost: {reason}", peer.public_key)
-    error.code = code
-    return error
+    return NeighbourGone(f"The hop {peer.short} is lost: {reason}", peer.public_key, code=code)
 
 
 async def attempt(action: Callable[[], Awaitable[None]]) -> None:

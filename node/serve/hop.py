@@ -227,7 +227,7 @@ class HopDriver:
         self.session.lose_neighbour()
         if self._waiting_for_repair is None:
             self._waiting_for_repair = self._tasks.spawn(self._wait_for_repair(error))
-        frame = error_frame(self._state.request.session_id, error)
+        frame = error_frame(self._state.request, error)
         await attempt(lambda: self._state.head.send(frame))
 
     async def _wait_for_repair(self, lost: NeighbourGone) -> None:
@@ -267,5 +267,5 @@ class HopDriver:
 
     async def _fail(self, error: PieceworkError) -> None:
         self.session.fail()
-        frame = error_frame(self._state.request.session_id, error)
+        frame = error_frame(self._state.request, error)
         await attempt(lambda: self._state.head.send(frame))

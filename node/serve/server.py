@@ -172,7 +172,7 @@ class SessionServer:
 
 
 async def _refuse(head: Stream, request: Open, error: PieceworkError) -> None:
-    await head.send(*encode_frame(error_frame(request.session_id, error)))
+    await head.send(*encode_frame(error_frame(request, error)))
 
 
 def _report(request: Open, driver: HopDriver, outcome: str, head: Stream) -> SessionReport:

@@ -339,3 +339,14 @@ async def test_errors_that_no_other_hop_would_cure_are_not_repaired(tmp_path):
         with pytest.raises(PieceworkError, match="too long"):
             await story.tell(happens=once(3, refuse))
         assert story.session.repairs == 0
+
+
+@pytest.mark.parametrize("at", [4, 6, 7])
+async def test_payment_goes_on_for_many_windows_behind_a_repair(tmp_path, at):
+    expected = await reference(tmp_path, max_tokens=100)
+    async with make_ring(tmp_path, HOPS, paid=True) as ring:
+        ring.credit_windows = 1
+        story = Story(ring)
+        happens = once(at, lambda story: story.kill(1))
+        assert await story.tell(max_tokens=100, happens=happens) == expected
+        assert story.session.repairs == 1

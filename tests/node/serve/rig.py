@@ -41,6 +41,7 @@ class Provider:
     runner: EngineRunner
     server: SessionServer
     budget: ReplayBudget
+    collector: Collector | None
 
     @property
     def peer_id(self):
@@ -90,7 +91,7 @@ class Rig:
             collector=collector, backend="fake", replay_budget=budget,
         )  # fmt: skip
         server.start()
-        made = Provider(key, span, host, engine, runner, server, budget)
+        made = Provider(key, span, host, engine, runner, server, budget, collector)
         self.made.append(made)
         return made
 
@@ -121,6 +122,8 @@ async def make_rig(
         for provider in rig.made:
             await provider.host.close()
             await provider.runner.stop()
+            if provider.collector:
+                await provider.collector.close(timeout_s=1)
 
 
 def expected_tokens(directory: Path, prompt, count: int) -> list[int]:

@@ -248,3 +248,15 @@ async def test_a_replacement_may_be_opened_again_before_its_links_stand(tmp_path
         assert len(head.lines[others[1]].frames[Opened]) == 1
         assert not head.lines[others[1]].frames[Progress]
         assert drawn(await head.result(1)) == tokens[3]
+
+
+async def test_a_truncate_may_follow_a_repair_at_once(tmp_path):
+    """The head takes a rejected draft back that a hop's death overtook."""
+    async with make_rig(tmp_path) as rig:
+        head = ScriptedHead(rig, rig.providers(2))
+        await head.open()
+        await head.decode(PROMPT)
+        await head.repair(len(PROMPT), steps=1)
+        await head.truncate(10)
+        await head.step(PROMPT[10:])
+        assert (await head.result(2)).position == 10
