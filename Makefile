@@ -8,7 +8,7 @@ STAMP := $(VENV)/.piecework-installed
 INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt types layers docs bench bench-wan models interop vectors clean
+.PHONY: help setup demo test check lint fmt types layers docs bench bench-wan bench-kills models interop vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(STAMP) ## measure, and write docs/benchmarks.md
 
 bench-wan: $(STAMP) ## the figures of sessions over wide links alone (root or user namespaces)
 	@$(BIN)/python -m benchmarks.run session_decode session_drafting session_prefill session_many
+
+bench-kills: $(STAMP) ## a thousand kills at random tokens, and what became of the answers
+	@$(BIN)/python -m benchmarks.session_kills $(KILLS)
 
 models: $(STAMP) ## run the family tests, and write docs/models.md from them
 	@$(BIN)/python -m tests.models_page

@@ -226,7 +226,10 @@ class RouteHops:
         match frame:
             case Opened():
                 if self._session.accept_opened(index, frame):
-                    self.watch.arrived(time.monotonic(), still_waiting=False, is_measured=False)
+                    self.watch.arrived(
+                        time.monotonic(), still_waiting=False, rows=self._session.rows_arrived,
+                        is_measured=False,
+                    )  # fmt: skip
             case Progress():
                 self.watch.progress(
                     index, frame.nonce, frame.rows_in, frame.rows_out, time.monotonic()

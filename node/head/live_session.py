@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from node.head.absent import AbsentPeers
 from node.head.record import SessionRecord
 from node.head.session import RouteSession
 from node.router.base import RoutePlan, Router, RouteRequest
@@ -53,8 +54,14 @@ class LiveSession:
     """One answer's session, whatever happens to its hops. The interface is RouteSession's."""
 
     def __init__(
-        self, session: RouteSession, router: Router, request: RouteRequest, renew: Renew
+        self,
+        session: RouteSession,
+        router: Router,
+        request: RouteRequest,
+        renew: Renew,
+        absent: AbsentPeers | None = None,
     ) -> None:
+        """`absent`: what the head's other answers have found out, and will be told."""
         self.traces: list[RouteTrace] = []
         """Every route so far: who has seen this request."""
         self.repairs = 0
@@ -65,6 +72,7 @@ class LiveSession:
         self._request = request
         self._renew = renew
         self._denied: tuple[PeerId, ...] = request.deny
+        self._absent = absent or AbsentPeers()
         self._is_retired = False
         """Whether the present session's route has been let go, and no other is found yet."""
         self._retiring: list[asyncio.Task[None]] = []
@@ -182,7 +190,10 @@ class LiveSession:
         wait_s, waited_s = NO_ROUTE_WAIT_S, 0.0
         lost = self._session.lost
         hops = self._session.plan.route.hops
-        self._denied += tuple(hops[index].peer_id for index in lost)
+        now_s = time.monotonic()
+        for index in lost:
+            self._absent.note(hops[index].peer_id, now_s)
+        self._denied += tuple(hops[index].peer_id for index in lost) + self._absent.now(now_s)
         while not (await self._replace_in_place(lost) or await self._begin_anew()):
             if waited_s >= HOLD_S:
                 self._retire()

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from node.errors import ModelUnknown, PromptTooLong
+from node.head.absent import AbsentPeers
 from node.head.answer import AnswerRequest, Bill, ModelCard
 from node.head.ends import Ends, OpenEnds, SealedEnds
 from node.head.live_answer import LiveAnswer, Prompt
@@ -15,7 +17,7 @@ from node.head.prefix import Prefix, PrefixSecret
 from node.head.record import SessionRecord
 from node.head.session import RouteSession
 from node.router.base import RoutePlan, Router, RouteRequest
-from protocol.errors import HopFailed
+from protocol.errors import HopFailed, NoRoute
 from protocol.identity import PeerId
 from protocol.tensor import WireDtype
 from transport.base import Host
@@ -51,6 +53,7 @@ class HeadService:
         self._wire_dtype = wire_dtype
         self._sealed = sealed
         self._prefix_secret = PrefixSecret() if reuses_prefixes else None
+        self._absent = AbsentPeers()
         self._background: set[asyncio.Task[None]] = set()
         self.answers: set[LiveAnswer] = set()
         """Those under way."""
@@ -68,18 +71,29 @@ class HeadService:
         tokens = await asyncio.to_thread(_prompt_tokens, model, request)
         max_tokens = _output_tokens(model, len(tokens), request.max_tokens)
         prompt = Prompt(model, tokens, max_tokens, request)
-        denied: tuple[PeerId, ...] = ()
         for attempt in range(1, OPEN_ATTEMPTS_MAX + 1):
-            route_request = self._route_request(prompt, denied)
-            plan = await self._router.plan(route_request)
+            plan, route_request = await self._plan(prompt)
             try:
                 return await self._open(prompt, plan, route_request)
             except HopFailed as error:
                 logger.warning("attempt %d: %s", attempt, error)
                 if attempt == OPEN_ATTEMPTS_MAX:
                     raise
-                denied += (plan.route.hops[error.hop_index].peer_id,)
+                failed = plan.route.hops[error.hop_index].peer_id
+                self._absent.note(failed, time.monotonic())
         raise AssertionError("unreachable")
+
+    async def _plan(self, prompt: Prompt) -> tuple[RoutePlan, RouteRequest]:
+        """A route without those that are thought to be gone; with them where there is no other."""
+        absent = self._absent.now(time.monotonic())
+        request = self._route_request(prompt, absent)
+        try:
+            return await self._router.plan(request), self._route_request(prompt, ())
+        except NoRoute:
+            if not absent:
+                raise
+        request = self._route_request(prompt, ())
+        return await self._router.plan(request), request
 
     async def bill(self, session_id: str, api_key: str) -> Bill | None:
         charged = await self._router.charged(bytes.fromhex(session_id), api_key)
@@ -122,6 +136,7 @@ class HeadService:
             lambda plan, record, epoch, resume: self._route_session(
                 prompt, ends, plan, record=record, epoch=epoch, resume=resume
             ),
+            self._absent,
         )
         try:
             await ends.open()

@@ -272,7 +272,12 @@ class RouteSession:
         is_current = frame.epoch == self._session.epoch
         ticket = self._session.accept_result(frame)
         if is_current:
-            self._hops.watch.arrived(time.monotonic(), still_waiting=self._session.in_flight > 0)
+            self._hops.watch.arrived(
+                time.monotonic(),
+                still_waiting=self._session.in_flight > 0,
+                rows=frame.position + frame.count,
+                is_measured=frame.kind is not StepKind.PREFILL,
+            )
         if ticket is None:
             return
         self.record.arrived(ticket.position)

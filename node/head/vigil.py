@@ -77,6 +77,6 @@ class Vigil:
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
                 continue
-            if (lost := watch.lost(now_s)) is not None:
+            for lost in watch.lost(now_s):
                 self._hops.lose(lost.index, ErrorCode.TIMED_OUT, lost.reason)
             self.probe()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 __all__ = ["Lost", "Watch"]
 
 LATE_FACTOR = 4.0
-LATE_MIN_S = 0.3
+LATE_MIN_S = 0.2
 LATE_MAX_S = 2.0
 """A step is late after LATE_FACTOR times the longest recent one, within these bounds."""
 LATE_FIRST_S = 0.6
@@ -67,6 +67,8 @@ class Watch:
         self._row_bytes = row_bytes
         self._views = [_HopView(progress_s=now_s) for _ in range(hop_count)]
         self._waiting_s: float | None = None
+        self._rows_arrived = 0
+        """Position behind the last row whose result is here."""
         self._times_s: deque[float] = deque(maxlen=STEPS_REMEMBERED)
         self._probe_s: float | None = None
         """When the last round of probes left; None while nothing is late."""
@@ -79,8 +81,15 @@ class Watch:
         for view in self._views:
             view.progress_s = now_s
 
-    def arrived(self, now_s: float, *, still_waiting: bool, is_measured: bool = True) -> None:
-        """What was waited for has come: a result, or the whole route's OPENED."""
+    def arrived(
+        self, now_s: float, *, still_waiting: bool, rows: int = 0, is_measured: bool = True
+    ) -> None:
+        """What was waited for has come: the whole route's OPENED, or a result.
+
+        `rows`: the position behind it. `is_measured`: whether it says how long steps take; a chunk
+        of a prompt says nothing of the steps that follow.
+        """
+        self._rows_arrived = rows
         if self._waiting_s is not None and is_measured:
             self._times_s.append(now_s - self._waiting_s)
         self._waiting_s = now_s if still_waiting else None
@@ -133,15 +142,23 @@ class Watch:
         due_s = self.due_s(now_s)
         return due_s is not None and now_s >= due_s
 
-    def lost(self, now_s: float) -> Lost | None:
-        """The verdict, to be asked for whenever a round of probes is due, before it leaves."""
+    def lost(self, now_s: float) -> list[Lost]:
+        """The verdict, to be asked for whenever a round of probes is due, before it leaves.
+
+        All that are silent; of others one at a time, for a dead link makes those behind it wait.
+        """
         if self._waiting_s is None or self._probe_s is None:
-            return None
-        for index, view in enumerate(self._views):
-            patience_s = PROBES_MISSED_MAX * _allowance_s(view)
-            if view.asked_s is not None and now_s - view.asked_s >= patience_s:
-                return Lost(index, "it answers no probe")
-        return self._silent_link(now_s) or self._stuck_engine(now_s)
+            return []
+        silent = [
+            Lost(index, "it answers no probe")
+            for index, view in enumerate(self._views)
+            if view.asked_s is not None
+            and now_s - view.asked_s >= PROBES_MISSED_MAX * _allowance_s(view)
+        ]
+        if silent:
+            return silent
+        found = self._silent_link(now_s) or self._swallowed(now_s) or self._stuck_engine(now_s)
+        return [found] if found else []
 
     def _silent_link(self, now_s: float) -> Lost | None:
         for index, (sender, receiver) in enumerate(
@@ -157,6 +174,14 @@ class Watch:
             )
             if now_s - max(sender.progress_s, receiver.progress_s) > patience_s:
                 return Lost(index, "nothing that the hop before it sends arrives there")
+        return None
+
+    def _swallowed(self, now_s: float) -> Lost | None:
+        """The last hop's results come on the stream on which it answers: they cannot be late."""
+        last = self._views[-1]
+        patience_s = LINK_SILENT_S + PROBE_RTT_FACTOR * _rtt_s(last)
+        if last.rows_out > self._rows_arrived and now_s - last.progress_s > patience_s:
+            return Lost(len(self._views) - 1, "what it says it has sent does not come")
         return None
 
     def _stuck_engine(self, now_s: float) -> Lost | None:

@@ -53,7 +53,8 @@ class World:
             self.deliver()
             if self.watch.should_probe(self.now_s):
                 if lost := self.watch.lost(self.now_s):
-                    return lost, self.now_s - began_s
+                    self.all_lost = {each.index for each in lost}
+                    return lost[0], self.now_s - began_s
                 self.round()
             self.now_s += 0.01
         return None, for_s
@@ -87,6 +88,7 @@ def test_a_hop_at_work_is_left_in_peace_until_it_is_absurd():
     world.learn()
     world.rows = [(9, 9), (9, 5), (5, 5)]
     world.watch.waiting(world.now_s)
+    world.watch.arrived(world.now_s, still_waiting=True, rows=5)
     lost, after_s = world.run(60)
     assert lost.index == 1
     assert after_s >= w.WORK_MIN_S
@@ -97,6 +99,7 @@ def test_a_link_that_delivers_nothing_is_told_from_a_slow_one():
     world.learn()
     world.rows = [(9, 9), (9, 9), (5, 5)]
     world.watch.waiting(world.now_s)
+    world.watch.arrived(world.now_s, still_waiting=True, rows=5)
     lost, after_s = world.run(10)
     assert lost.index == 2
     assert after_s < 3
@@ -144,8 +147,39 @@ def test_every_silent_hop_is_found_and_no_other(silent, rtt_s):
         lost, _ = world.run(30)
         if lost is None:
             break
-        found.add(lost.index)
-        world.silent.discard(lost.index)
-        world.watch.replaced(lost.index, world.now_s)
+        found |= world.all_lost
+        for index in world.all_lost:
+            world.silent.discard(index)
+            world.watch.replaced(index, world.now_s)
         world.watch.arrived(world.now_s, still_waiting=False)
     assert found == silent
+
+
+def test_all_that_are_silent_are_found_at_once():
+    world = World()
+    world.learn()
+    world.silent = {0, 2}
+    world.watch.waiting(world.now_s)
+    world.run(10)
+    assert world.all_lost == {0, 2}
+
+
+def test_a_last_hop_that_swallows_a_result_is_found_by_what_it_says():
+    world = World()
+    world.learn()
+    world.watch.waiting(world.now_s)
+    world.watch.arrived(world.now_s, still_waiting=True, rows=8)
+    world.rows = [(9, 9), (9, 9), (9, 9)]
+    lost, after_s = world.run(10)
+    assert (lost.index, after_s < 3) == (2, True)
+
+
+def test_a_prompts_chunks_say_nothing_of_the_steps_behind_them():
+    world = World(step_s=0.02)
+    world.watch.waiting(world.now_s)
+    world.now_s += 30
+    world.watch.arrived(world.now_s, still_waiting=False, is_measured=False)
+    world.learn()
+    world.silent = {1}
+    world.watch.waiting(world.now_s)
+    assert world.run(10)[1] < 1
