@@ -259,11 +259,25 @@ def test_truncate_ahead_of_what_is_there_is_refused():
         ring.hops[0].accept_truncate(Truncate(SESSION, 0, 3))
 
 
-def test_the_head_does_not_truncate_while_a_step_is_on_its_way():
+def test_steps_on_their_way_are_void_behind_a_truncate():
     ring = Ring(THREE)
-    ring.send(StepKind.DECODE, 1, 1)
+    first, second = ring.send(StepKind.VERIFY, 3, 3), ring.send(StepKind.DECODE, 1, 1)
+    assert ring.head.accept_result(ring.carry(first)).position == 0
+    ring.head.send_truncate(2)
+    assert (ring.head.position, ring.head.rows_arrived, ring.head.in_flight) == (2, 2, 1)
+    late = Result(
+        SESSION, 0, second.kind, second.position, 1, 1, second.dtype, HIDDEN, second.payload,
+        second.payload_sha256,
+    )  # fmt: skip
+    assert ring.head.accept_result(late) is None
+    assert (ring.head.rows_arrived, ring.head.results) == (2, 2), "it has arrived, and is paid"
+
+
+def test_no_step_is_cut_in_the_middle():
+    ring = Ring(THREE)
+    ring.send(StepKind.VERIFY, 3, 3)
     with pytest.raises(LocalProtocolError):
-        ring.head.send_truncate(0)
+        ring.head.send_truncate(2)
 
 
 def test_the_head_bounds_what_is_on_its_way():
@@ -376,6 +390,7 @@ def test_rows_that_were_taken_back_are_not_kept():
     ring.step(StepKind.PREFILL, 70, 1)
     truncate = ring.head.send_truncate(60)
     assert ring.hops[0].accept_truncate(truncate)
+    ring.hops[0].complete_truncate(truncate)
     assert ring.head.rows_arrived == 60
     with pytest.raises(RemoteProtocolError, match="keeps more"):
         ring.hops[0].accept_close(Close(SESSION, 0, 1, cancelled=False, keep=kept(1)))
