@@ -13,6 +13,10 @@ CREDIT_S: Final = 0.008
 """What a late turn of the event loop may make up for; also the burst after a pause: 16 KiB at
 20 Mbit/s leave at once, and no buffer of a home router is smaller."""
 
+CREDIT_BYTES: Final = 14_720
+"""The same where little was sent, so that the rate is an underestimate: RFC 9002 section 7.7 lets
+an initial window leave at once after a pause. A row of activations fits, and is not cut in two."""
+
 BURST_S: Final = 0.003
 """Datagrams of this much time leave together: three timer steps of uvloop, one GSO send."""
 
@@ -33,6 +37,7 @@ class Pacer:
 
     __slots__ = (
         "_burst_s",
+        "_credit_s",
         "_datagram_bytes",
         "_interval_s",
         "_release_at",
@@ -46,6 +51,7 @@ class Pacer:
         self._interval_s = 0.0
         """Time one datagram takes; 0 when nothing is paced."""
         self._burst_s = 0.0
+        self._credit_s = CREDIT_S
         self._release_at = 0.0
         self._settled_at = 0.0
         """`_release_at` without the datagrams that are being built."""
@@ -62,6 +68,7 @@ class Pacer:
             return
         interval = self._interval_s = self._datagram_bytes / rate
         self._burst_s = min(BURST_S, BURST_DATAGRAMS_MAX * interval)
+        self._credit_s = max(CREDIT_S, CREDIT_BYTES / rate)
 
     def settle(self, now: float, sent_bytes: int) -> None:
         """What the datagrams just built really cost: acknowledgements alone are not paced.
@@ -71,7 +78,7 @@ class Pacer:
         """
         if sent_bytes > 0:
             cost = self._interval_s * sent_bytes / self._datagram_bytes
-            self._settled_at = max(self._settled_at, now - CREDIT_S) + cost
+            self._settled_at = max(self._settled_at, now - self._credit_s) + cost
         self._release_at = self._settled_at
 
     # The methods aioquic calls
@@ -85,7 +92,7 @@ class Pacer:
 
     def update_after_send(self, now: float) -> None:
         """One more datagram is built, for now taken for a full one."""
-        floor = now - CREDIT_S
+        floor = now - self._credit_s
         release_at = self._release_at
         self._release_at = (release_at if release_at > floor else floor) + self._interval_s
 
