@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Most tests wait for the timers of a protocol: two at once take half the time.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.piecework-installed
@@ -19,7 +21,7 @@ demo: $(STAMP) ## start a market, three providers and a gateway; ask one questio
 	@$(BIN)/piecework demo $(DEMO)
 
 test: $(STAMP) ## all tests: style, types, import contracts, docs, packages, flows
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 check: test ## what CI runs
 
