@@ -561,7 +561,7 @@ def _check_session(session_id: bytes, epoch: int) -> None:
 
 
 def _check_resume(frame: Open) -> None:
-    if not 0 <= frame.resume < frame.capacity_tokens or frame.steps < 0:
+    if not 0 <= frame.resume <= frame.capacity_tokens or frame.steps < 0:
         raise RemoteProtocolError("OPEN resumes beyond what the session may hold.")
     if len(frame.drawn) % TOKEN_BYTES or len(frame.drawn) // TOKEN_BYTES > frame.resume:
         raise RemoteProtocolError("OPEN names more tokens drawn than there are rows.")

@@ -11,7 +11,7 @@ Work and tokens count for as long as a hop's lease; steps and link hashes begin 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from protocol.errors import ErrorCode, HopFailed, LocalProtocolError
+from protocol.errors import ErrorCode, HopFailed, LocalProtocolError, RemoteProtocolError
 from protocol.frame import TOKEN_BYTES, Meter, StepKind
 from protocol.money import Work
 from protocol.route import Route
@@ -53,7 +53,7 @@ class HeadAccount:
 
     def begin_epoch(self, route: Route, lost: Set[int]) -> None:
         """Who stays goes on counting from what has arrived; who is new begins at nothing."""
-        last = self._totals[self.steps]
+        last = self._totals[self.steps] if self.steps else self._before_replay
         stays = [index not in lost for index in range(len(route.hops))]
         self._route = route
         self.steps = 0
@@ -66,8 +66,11 @@ class HeadAccount:
         self._meters.clear()
 
     def expect_replays(self, rows: Sequence[int]) -> None:
-        """So many rows will be run again at each hop before the first step: as prefill."""
-        start = self._totals[0]
+        """So many rows will be run again at each hop before the first step: as prefill.
+
+        May be called again, when more is known, until the first is sent.
+        """
+        start = self._before_replay
         work = tuple(
             done + self._replay_work(index, count)
             for index, (done, count) in enumerate(zip(start.work, rows, strict=True))
@@ -107,6 +110,9 @@ class HeadAccount:
             raise LocalProtocolError("Meters are outstanding for too many steps.")
 
     def keep(self, hop_index: int, meter: Meter) -> None:
+        """Raises RemoteProtocolError for steps that are compared already, and out of memory."""
+        if meter.steps < min(self._totals):
+            raise RemoteProtocolError("METER for steps that have been paid.")
         self._meters.setdefault(meter.steps, {})[hop_index] = meter
 
     def drop_meters(self) -> None:
@@ -117,11 +123,12 @@ class HeadAccount:
         due: list[tuple[int, Meter]] = []
         for steps in sorted(self._meters):
             meters = self._meters[steps]
+            # one that never becomes complete holds up nobody: later ones cover it
             if steps > self.steps or len(meters.keys() | gone) < len(self._route.hops):
-                break
+                continue
             self._compare(steps, meters)
             due.extend(sorted(meters.items()))
-            del self._meters[steps]
+            self._meters = {n: m for n, m in self._meters.items() if n > steps}
             self._totals = {n: t for n, t in self._totals.items() if n >= steps}
         return due
 

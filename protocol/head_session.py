@@ -29,6 +29,8 @@ class StepTicket:
     kind: StepKind
     payload_sha256: bytes
     loop: int = 0
+    is_fed: bool = False
+    """Of a loop: the last hop has sent it."""
     is_void: bool = False
 
 
@@ -141,8 +143,7 @@ class HeadSession:
         self.state = advance("head", self.state, Event.STEP, ours=True)
         if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
             raise LocalProtocolError("Too many steps on their way round.")
-        if self._in_flight and self._in_flight[-1].loop:
-            raise LocalProtocolError("A loop is under way: the last hop sends the next step.")
+        self._check_no_loop()
         ticket = StepTicket(self.position, count, wanted, kind, payload_sha256, loop)
         self._in_flight.append(ticket)
         self.position += count
@@ -182,6 +183,7 @@ class HeadSession:
     def send_truncate(self, position: int) -> Truncate:
         """Take rows back: steps at or behind `position` are void, and so will their results be."""
         self.state = advance("head", self.state, Event.TRUNCATE, ours=True)
+        self._check_no_loop()
         if not 0 <= position <= self.position:
             raise LocalProtocolError("Truncate only behind the last step.")
         for ticket in self._in_flight:
@@ -211,6 +213,8 @@ class HeadSession:
         self._opened.clear()
         self._in_flight.clear()
         self._account.begin_epoch(route, lost)
+        # what a hop lacks it will say; a CLOSE may come before that, and find it at its replay
+        self._account.expect_replays([self.resume] * len(route.hops))
         return arrived
 
     def replayed(self, payload_sha256: bytes) -> None:
@@ -226,7 +230,7 @@ class HeadSession:
             return  # the meters of this epoch will cover it
         if self.state is SessionState.CLOSING and not meter.final:
             return  # of a window that the final meters cover
-        if meter.steps > self.results + STEPS_IN_FLIGHT_MAX:
+        if meter.steps > self._steps_max:
             raise RemoteProtocolError("METER for steps that were never sent.")
         self._account.keep(hop_index, meter)
 
@@ -248,6 +252,7 @@ class HeadSession:
             raise LocalProtocolError("Only rows whose results have arrived may be kept.")
         self.state = advance("head", self.state, Event.CLOSE, ours=True)
         self._account.drop_meters()
+        keep = keep[: self._rows_everywhere // PREFIX_BLOCK_TOKENS]
         return Close(self.session_id, self.epoch, self.results, cancelled, keep)
 
     def settled(self) -> None:
@@ -264,9 +269,29 @@ class HeadSession:
         self.position = self.resume
         self._account.expect_replays([self.resume - opened.cached_tokens for opened in self.opened])
 
+    @property
+    def _steps_max(self) -> int:
+        """Steps that any hop can have run: those on their way, and what a loop may add."""
+        loop = self._in_flight[-1].loop if self._in_flight else 0
+        return self.results + len(self._in_flight) + loop
+
+    def _check_no_loop(self) -> None:
+        """What the head sends could overtake what the last hop feeds to hop 0."""
+        if self._in_flight and (self._in_flight[-1].loop or self._in_flight[-1].is_fed):
+            raise LocalProtocolError("A loop is under way: the last hop sends the next step.")
+
+    @property
+    def _rows_everywhere(self) -> int:
+        """Leading rows that are at every hop now: a repair's replays may be under way."""
+        if self.epoch == 0 or self.results:
+            return self.rows_arrived
+        if len(self._opened) < len(self.route.hops):
+            return 0
+        return min(self.rows_arrived, *(opened.cached_tokens for opened in self.opened))
+
     def _follow_loop(self, ticket: StepTicket, result: Result) -> None:
         fed = payload_hash(result.payload)
         self._in_flight.append(
-            StepTicket(self.position, 1, 1, StepKind.DECODE, fed, ticket.loop - 1)
+            StepTicket(self.position, 1, 1, StepKind.DECODE, fed, ticket.loop - 1, is_fed=True)
         )
         self.position += 1

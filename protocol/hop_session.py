@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from protocol.errors import ErrorCode, RemoteProtocolError, SessionError
-from protocol.frame import Close, Meter, Open, Replay, Step, StepKind, Truncate
+from protocol.frame import LOOP_MAX, Close, Meter, Open, Replay, Step, StepKind, Truncate
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
 from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
@@ -15,8 +15,8 @@ from protocol.tensor import LINK_HASH_START, extend_link_hash
 
 __all__ = ["HopSession"]
 
-HISTORY_MAX = 2 * STEPS_IN_FLIGHT_MAX
-"""Snapshots kept: a CLOSE may refer back as many steps as can be on their way."""
+HISTORY_MAX = 2 * STEPS_IN_FLIGHT_MAX + LOOP_MAX
+"""Snapshots kept: a CLOSE may refer back as many steps as can be on their way, a loop's too."""
 
 _NOTHING = Work()
 _SAME_IN_EVERY_EPOCH = (
@@ -66,7 +66,9 @@ class HopSession:
         """Carried when the epoch's first step could come: see `may_work`."""
         self._resume = opened.resume
         """Rows that replays may bring, and must before a step; a truncate may take some back."""
-        self._history: deque[_Carried] = deque([_Carried()], maxlen=HISTORY_MAX)
+        self._start = _Carried()
+        """As the epoch began."""
+        self._history: deque[_Carried] = deque([self._start], maxlen=HISTORY_MAX)
 
     @property
     def carried(self) -> _Carried:
@@ -85,7 +87,8 @@ class HopSession:
     def reopen(self, request: Open) -> int:
         """Take the OPEN of a later epoch: how many rows stay. Raises RemoteProtocolError.
 
-        What had not arrived at the head is not counted: it will be run again. Steps and link
+        What had not arrived at the head is not counted: it will be run again. Nor is a replay
+        behind which no step has come: the head cannot know how much of it was run. Steps and link
         hashes begin anew; rows beyond those that stay must be taken from the engine.
         """
         if request.epoch <= self.open.epoch:
@@ -94,11 +97,14 @@ class HopSession:
             if getattr(request, name) != getattr(self.open, name):
                 raise RemoteProtocolError(f"A repair cannot change a session's {name}.")
         arrived = self._as_of(request.steps)
+        if arrived.steps == 0:
+            arrived = self._start
         if arrived.tokens < self.tokens_paid:
             raise RemoteProtocolError("A repair cannot take back work that a receipt covers.")
         self.state = advance("hop", self.state, Event.REOPEN)
+        self._start = _Carried(tokens=arrived.tokens, work=arrived.work)
         self._history.clear()
-        self._history.append(_Carried(tokens=arrived.tokens, work=arrived.work))
+        self._history.append(self._start)
         # meters of the epoch before are void, and windows begin anew: at the same step at every hop
         self._metered_tokens = self._replayed_tokens = arrived.tokens
         self.open, self._resume = request, request.resume

@@ -7,7 +7,7 @@
                                        ▲  ▲ │ a neighbour is lost
                                        │  │ └──► BROKEN ──CLOSE──► CLOSING
                       OPEN of the next └─ REOPENING ◄─┘
-                      epoch moves READY, BROKEN and REOPENING to REOPENING
+                      epoch moves OPENING, READY, BROKEN and REOPENING to REOPENING
     both    any state ──error, deadline, peer gone──► FAILED
 
 `head_session.py` and `hop_session.py` are the two machines over these tables; neither reads a
@@ -133,6 +133,8 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         (_S.READY, _E.REOPEN): _S.REOPENING,
         (_S.BROKEN, _E.REOPEN): _S.REOPENING,
         (_S.REOPENING, _E.REOPEN): _S.REOPENING,
+        # a hop that came with one repair, when the next follows at once
+        (_S.OPENING, _E.REOPEN): _S.REOPENING,
         (_S.REOPENING, _E.OPENED): _S.READY,
         **{(state, _E.RECEIPT): state for state in (_S.BROKEN, _S.REOPENING)},
         **{(state, _E.CLOSE): _S.CLOSING for state in (_S.BROKEN, _S.REOPENING)},

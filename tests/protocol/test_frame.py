@@ -109,7 +109,7 @@ def test_a_prefix_that_is_none_is_refused(name, field, value):
     ("name", "field", "value"),
     [
         ("open_last", "resume", -1),
-        ("open_last", "resume", 512),
+        ("open_last", "resume", 513),
         ("open_last", "steps", -1),
         ("open_last", "drawn", b"abc"),
         ("open_last", "drawn", bytes(4 * 41)),

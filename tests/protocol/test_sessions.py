@@ -1,4 +1,4 @@
-"""Head and hops against each other, with the network reduced to queues in between."""
+"""Head and hops against each other, with the network reduced to calls in between."""
 
 import dataclasses
 import itertools
@@ -9,108 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import HopFailed, LocalProtocolError, RemoteProtocolError, SessionError
-from protocol.frame import Close, Meter, Open, Opened, Result, Step, StepKind, Truncate
-from protocol.head_session import HeadSession
-from protocol.hop_session import HopSession
-from protocol.identity import KeyPair
+from protocol.frame import LOOP_MAX, Close, Meter, Result, StepKind, Truncate
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
-from protocol.route import Hop, Route, Span
+from protocol.route import Span
 from protocol.session import STEPS_IN_FLIGHT_MAX, SessionState
-from protocol.tensor import WireDtype, payload_hash
-
-SESSION = b"s" * 16
-HIDDEN = 8
-PEERS = [KeyPair(bytes([n + 1]) * 32).peer_id for n in range(4)]
-HEAD = KeyPair(b"h" * 32).peer_id
-
-
-class Ring:
-    """A head and its hops; `step` carries one step all the way round."""
-
-    def __init__(
-        self, spans, *, sealed=True, window=None, credit=None, capacity=200, blocks=0, cached=None
-    ):
-        """`blocks` are offered, of which each hop has its entry of `cached`."""
-        hops = [Hop(peer, span) for peer, span in zip(PEERS, spans, strict=False)]
-        self.route = Route.of("m", spans[-1].end, hops, sealed=sealed)
-        self.dtype = WireDtype.BF16
-        self.head = HeadSession(
-            SESSION, self.route, hidden_size=HIDDEN, wire_dtype=self.dtype,
-            metered=window is not None, prefix_blocks=blocks,
-        )  # fmt: skip
-        self.hops = [
-            HopSession(
-                self.open(index, capacity), hidden_size=HIDDEN, window_tokens=window,
-                credit_tokens=credit,
-            )
-            for index in range(len(hops))
-        ]  # fmt: skip
-        self.meters: deque[tuple[int, Meter]] = deque()
-        for index, hop in enumerate(self.hops):
-            rows = cached[index] * PREFIX_BLOCK_TOKENS if cached else 0
-            hop.ready(cached_tokens=rows)
-            self.head.accept_opened(index, Opened(SESSION, 0, index, "fake", "lan", rows))
-
-    def open(self, index, capacity):
-        hops = self.route.hops
-        return Open(
-            session_id=SESSION, epoch=0, hop_index=index, hop_count=len(hops),
-            previous=hops[index - 1].peer_id if index else HEAD,
-            next=hops[index + 1].peer_id if index + 1 < len(hops) else HEAD,
-            next_addresses=(), manifest_hash=bytes(32), span=hops[index].span,
-            wire_dtype=self.dtype, sealed=self.route.sealed, capacity_tokens=capacity,
-            sampling=None, lease=None,
-        )  # fmt: skip
-
-    def rows(self, count, *, tokens=False, fill=0):
-        return bytes([fill]) * (count * 4 if tokens else count * HIDDEN * 2)
-
-    def send(self, kind, count, wanted):
-        tokens = not self.route.sealed
-        payload = self.rows(count, tokens=tokens)
-        ticket = self.head.send_step(kind, count, wanted, payload_hash(payload))
-        return Step(
-            SESSION, 0, kind, ticket.position, count, wanted, None if tokens else self.dtype,
-            0 if tokens else HIDDEN, payload, payload_hash(payload),
-        )  # fmt: skip
-
-    def carry(self, step, *, until=None):
-        """Take a step through the hops; gives the result, and queues the meters that fall due."""
-        for index, hop in enumerate(self.hops[:until]):
-            assert hop.accept_step(step)
-            last = index == len(self.hops) - 1
-            tokens = last and not self.route.sealed
-            rows = step.wanted if last else step.count
-            payload = self.rows(rows, tokens=tokens, fill=index + 1)
-            digest = payload_hash(payload)
-            meter = hop.complete_step(step, bytes_out=len(payload), digest_out=digest)
-            if meter:
-                self.meters.append((index, meter))
-            kind = Result if last else Step
-            step = kind(
-                SESSION, 0, step.kind, step.position, step.count, step.wanted,
-                None if tokens else self.dtype, 0 if tokens else HIDDEN, payload, digest,
-            )  # fmt: skip
-        return step
-
-    def step(self, kind=StepKind.DECODE, count=1, wanted=1):
-        self.head.accept_result(self.carry(self.send(kind, count, wanted)))
-
-    def deliver_meters(self):
-        while self.meters:
-            self.head.accept_meter(*self.meters.popleft())
-
-    def close(self, *, cancelled=False, keep=()):
-        close = self.head.close(cancelled=cancelled, keep=keep)
-        finals = [hop.accept_close(close) for hop in self.hops]
-        for index, meter in enumerate(finals):
-            if meter:
-                self.meters.append((index, meter))
-        self.deliver_meters()
-
-
-THREE = [Span(0, 3), Span(3, 5), Span(5, 8)]
+from protocol.tensor import WireDtype
+from tests.protocol.alone import HIDDEN, SESSION, THREE
+from tests.protocol.ring import Ring
 
 
 def test_work_metered_by_hops_is_what_the_head_computes():
@@ -316,8 +222,8 @@ def test_close_frees_a_hop_at_once_and_later_steps_are_dropped():
 
 
 def test_close_that_refers_too_far_back_is_refused():
-    ring = Ring([Span(0, 8)], window=1000, credit=1000)
-    for _ in range(3 * STEPS_IN_FLIGHT_MAX):
+    ring = Ring([Span(0, 8)], window=1000, credit=1000, capacity=1000)
+    for _ in range(LOOP_MAX + 3 * STEPS_IN_FLIGHT_MAX):
         ring.step()
     with pytest.raises(RemoteProtocolError, match="too far back"):
         ring.hops[0].accept_close(Close(SESSION, 0, 1, cancelled=True))
