@@ -188,8 +188,6 @@ class HopDriver:
         lease = self._parts.admission.readmit(request, state.head.peer_id, state.lease)
         former.stop()
         self._stop_waiting_for_repair()
-        if state.session.state is SessionState.OPENING:
-            state.session.ready()  # with no rows, and for this moment only
         must_open = not state.is_engine_open
         if self._is_promoted_sampler(request):
             must_open, request = True, dataclasses.replace(request, forget=True)
