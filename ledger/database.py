@@ -76,8 +76,11 @@ RowId: Any = BigInteger().with_variant(Integer, "sqlite")
 def open_database(url: str) -> Engine:
     """An engine for `sqlite:///path`, `sqlite://` (memory, one thread) or a PostgreSQL URL."""
     parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        # plain URLs mean the one driver that is installed
+        parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
+        return create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
     if parsed.database in (None, "", ":memory:"):
         # every connection to :memory: is a database of its own, so there must be only one
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,23 +17,32 @@ from marketplace.asgi import BodyLimit, RequestId
 from marketplace.clock import Clock, SystemClock
 from marketplace.config import MarketConfig, load_key
 from marketplace.db import Database
+from marketplace.disputes import endpoints as disputes
+from marketplace.earnings import endpoints as earnings
 from marketplace.errors import MarketError, error_body
+from marketplace.jobs import JOBS, publish
 from marketplace.keys import endpoints as keys
 from marketplace.leases import endpoints as leases
 from marketplace.ledger_pages import endpoints as ledger_pages
+from marketplace.machines import endpoints as machines
 from marketplace.manifests import endpoints as manifests
 from marketplace.market import Market
 from marketplace.offers import endpoints as offers
 from marketplace.offers.service import rebuild
+from marketplace.operations import endpoints as operations
 from marketplace.payments import endpoints as payments
 from marketplace.payments.simulated import SimulatedProcessor
+from marketplace.payouts import endpoints as payouts
 from marketplace.quotes import endpoints as quotes
 from marketplace.receipts import endpoints as receipts
+from marketplace.standing import endpoints as standing
 from marketplace.statements import endpoints as statements
-from marketplace.worker import Worker
+from marketplace.usage import endpoints as usage
+from marketplace.users import endpoints as users
+from marketplace.worker import Job, Worker
 from protocol.errors import PieceworkError, ProtocolError, VerificationError, WrongSigner
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_market"]
 
 ROUTERS: tuple[APIRouter, ...] = (
     endpoints.router,
@@ -47,36 +56,41 @@ ROUTERS: tuple[APIRouter, ...] = (
     receipts.router,
     statements.router,
     ledger_pages.router,
+    users.router,
+    machines.router,
+    disputes.router,
+    standing.router,
+    payouts.router,
+    earnings.router,
+    usage.router,
+    operations.router,
 )
 
 
 def create_app(
-    config: MarketConfig | None = None, *, clock: Clock | None = None, own_rounds: bool = True
+    config: MarketConfig | None = None,
+    *,
+    clock: Clock | None = None,
+    own_rounds: bool = True,
+    jobs: Sequence[Job] = JOBS,
 ) -> FastAPI:
     """A marketplace that serves once its lifespan has begun. Raises MarketError on a bad key file.
 
-    `clock`: the machine's own where none is given. `own_rounds`: settle every window; without it
-    somebody else calls the worker's `round`.
+    `clock`: the machine's own where none is given. `jobs`: those it runs between requests; without
+    `own_rounds` somebody else calls the worker's `round`.
     """
-    config = config or MarketConfig()
-    processor = SimulatedProcessor()
-    market = Market(
-        config=config,
-        key=load_key(config.home),
-        clock=clock or SystemClock(),
-        database=Database(config.url),
-        processor=processor,
-    )
+    market = create_market(config, clock=clock)
     app = FastAPI(
         title="Piecework marketplace",
-        lifespan=_lifespan(market, own_rounds=own_rounds),
+        lifespan=_lifespan(market, jobs, own_rounds=own_rounds),
         docs_url=None,
         redoc_url=None,
     )
     app.state.market = market
     for router in ROUTERS:
         app.include_router(router)
-    app.include_router(payments.simulated_router)
+    if market.processor.name == "test":
+        app.include_router(payments.simulated_router)
     _add_error_handlers(app)
     # the last added is the outermost
     app.add_middleware(BodyLimit)
@@ -84,14 +98,28 @@ def create_app(
     return app
 
 
+def create_market(config: MarketConfig | None = None, *, clock: Clock | None = None) -> Market:
+    """Every part of a marketplace but its HTTP. Raises MarketError on a bad key file."""
+    config = config or MarketConfig()
+    processor = SimulatedProcessor()
+    return Market(
+        config=config,
+        key=load_key(config.home),
+        clock=clock or SystemClock(),
+        database=Database(config.url),
+        processor=processor,
+        payout_processor=processor,
+    )
+
+
 def _lifespan(
-    market: Market, *, own_rounds: bool
+    market: Market, jobs: Sequence[Job], *, own_rounds: bool
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = Worker(market, on_fork=lambda: signal.raise_signal(signal.SIGTERM))
+        worker = Worker(market, jobs, on_fork=lambda: signal.raise_signal(signal.SIGTERM))
         app.state.worker = worker
-        await asyncio.to_thread(_start, market, worker)
+        await asyncio.to_thread(_start, market)
         task = asyncio.create_task(worker.run()) if own_rounds else None
         try:
             yield
@@ -105,12 +133,12 @@ def _lifespan(
     return lifespan
 
 
-def _start(market: Market, worker: Worker) -> None:
+def _start(market: Market) -> None:
     """Tables, the live index, and a first checkpoint, so that there always is one."""
     market.database.upgrade()
     with market.database.reading() as session:
         rebuild(session, market.index, now_s=market.clock.now_s())
-    worker.publish()
+    publish(market)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -68,6 +68,9 @@ def serve(
     fee_basis_points: Fee = None,
     settlement_window_s: Window = None,
     relay: Relays = None,
+    jobs: Annotated[
+        bool, typer.Option(help="Do the jobs here; without, `piecework-market work` must run.")
+    ] = True,
 ) -> None:
     """Run the marketplace until it is stopped (what plain `piecework-market` does)."""
     import uvicorn
@@ -78,14 +81,15 @@ def serve(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     config = _config(home, network, fee_basis_points, settlement_window_s, relay)
-    application = create_app(config)
+    application = create_app(config, own_rounds=jobs)
     market = application.state.market
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     _say(f"Piecework marketplace '{config.network}' at http://{shown}:{listener.getsockname()[1]}")
     _say(f"PeerId {market.key.peer_id}")
     _say(f"Data in {config.home}")
-    _say("WARNING: the test processor is on; top-ups are not real money.")
+    if market.processor.name == "test":
+        _say("WARNING: the test processor is on; top-ups are not real money.")
     server = uvicorn.Server(
         uvicorn.Config(
             application, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S
@@ -95,6 +99,31 @@ def serve(
         server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(1)
+
+
+@app.command()
+def work(
+    home: Home = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A job to do; again for more; without it all of them.")
+    ] = None,
+    network: Network = None,
+    settlement_window_s: Window = None,
+) -> None:
+    """Do the marketplace's jobs (settle, publish, payouts …) in a process of their own."""
+    import asyncio
+
+    from marketplace.app import create_market
+    from marketplace.jobs import chosen_jobs
+    from marketplace.working import run_jobs
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    jobs = chosen_jobs(only)
+    market = create_market(_config(home, network, None, settlement_window_s, None))
+    _say(f"Doing {', '.join(job.name for job in jobs)} for '{market.config.network}'.")
+    asyncio.run(run_jobs(market, jobs))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from marketplace.errors import MarketError
@@ -52,6 +52,14 @@ class MarketConfig(BaseSettings):
     """How often closed sessions are settled and a checkpoint is signed."""
     relays: Annotated[tuple[str, ...], NoDecode, Field(max_length=RELAYS_MAX)] = ()
     """The pool's relays as multiaddrs (in the environment between spaces); nodes are told them."""
+
+    stripe_api_key: SecretStr = SecretStr("")
+    """With it Stripe moves the money; without it the built-in test processor pretends to."""
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_api_base: str = ""
+    """Another server that speaks Stripe's API, for tests; empty: Stripe itself."""
+    public_url: str = ""
+    """Where people reach this marketplace: pages of a processor lead back there."""
 
     @field_validator("relays", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ledger.database import Session, open_database, reading
+from ledger.failpoint import reach
 from marketplace.errors import Conflict, DatabaseUnavailable
 from migrations.run import upgrade
 
@@ -45,6 +46,8 @@ class Database:
                 session.begin(),
             ):
                 yield session
+                reach("commit.before")
+            reach("commit.after")
         except IntegrityError as error:
             raise Conflict("Another request was first.", hint="Send it again.") from error
 

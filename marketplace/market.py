@@ -7,7 +7,7 @@ from marketplace.clock import Clock
 from marketplace.config import MarketConfig
 from marketplace.db import Database
 from marketplace.matching import OfferIndex
-from marketplace.payments.processor import Processor
+from marketplace.payments.processor import PayoutProcessor, Processor
 from protocol.identity import KeyPair
 
 __all__ = ["Market"]
@@ -22,5 +22,6 @@ class Market:
     clock: Clock
     database: Database
     processor: Processor
+    payout_processor: PayoutProcessor
     index: OfferIndex = field(default_factory=OfferIndex)
     key_uses: KeyUses = field(default_factory=KeyUses)

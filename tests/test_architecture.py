@@ -34,7 +34,10 @@ ONLY_HERE: dict[str, tuple[str, ...]] = {
     "trio": ("transport",),
     "zeroconf": ("transport",),
     "miniupnpc": ("transport",),
-    "stripe": (),
+    "stripe": ("marketplace.payments.stripe_gateway",),
+    "argon2": ("marketplace.users",),
+    "pyotp": ("marketplace.users",),
+    "psycopg": ("ledger",),
     "torch": ("node.engine.torch_backend",),
     "transformers": ("node.engine.torch_backend",),
     "mlx": ("node.engine.mlx_backend",),
@@ -98,7 +101,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
             "uvloop",
         }
     ),
-    "ledger": frozenset({"sqlmodel", "sqlalchemy"}),
+    "ledger": frozenset({"sqlmodel", "sqlalchemy", "psycopg"}),
     "migrations": frozenset({"alembic", "sqlmodel", "sqlalchemy"}),
 }
 

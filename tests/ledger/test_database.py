@@ -169,10 +169,10 @@ class TestTriggers:
         assert triggers.trigger_names("ledger_account") == []
 
 
-@only_sqlite
-def test_a_postgresql_url_gives_a_plain_engine():
-    with pytest.raises(ModuleNotFoundError, match="psycopg"):
-        open_database("postgresql+psycopg://localhost/piecework")
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_postgresql_url_means_the_driver_that_is_installed(scheme):
+    engine = open_database(f"{scheme}://localhost/piecework")
+    assert (engine.dialect.name, engine.dialect.driver) == ("postgresql", "psycopg")
 
 
 def test_account_names():
@@ -182,6 +182,14 @@ def test_account_names():
         AccountRef(AccountCode.BUYER_CASH, "x" * 129)
 
 
-def test_only_what_a_processor_owes_us_may_be_overdrawn():
+def test_only_assets_and_expenses_may_be_overdrawn():
     free = {code for code in AccountCode if not code.no_overdraft}
-    assert free == {AccountCode.PROCESSOR_PENDING}
+    assert free == {
+        AccountCode.PROCESSOR_PENDING,
+        AccountCode.PROCESSOR_AVAILABLE,
+        AccountCode.BANK,
+        AccountCode.PROCESSOR_FEES,
+        AccountCode.CHARGEBACK_LOSS,
+        AccountCode.GOODWILL,
+    }
+    assert not any(code.is_liability for code in free)

@@ -78,7 +78,7 @@ class TestKeys:
         with_new = {"authorization": f"Bearer {key['api_key']}"}
         assert (await world.http.get("/v1/account", headers=with_new)).status_code == 200
 
-        world.worker.forget()
+        world.worker.do("forget")
         listed = (await world.http.get("/v1/keys", headers=buyer.headers)).json()["data"]
         assert sorted(k["name"] for k in listed) == ["first", "laptop"]
         assert all("api_key" not in k for k in listed)

@@ -11,7 +11,7 @@ from ledger.errors import ForkDetected
 from marketplace.app import create_app
 from marketplace.asgi import BODY_BYTES_MAX
 from marketplace.config import MarketConfig
-from marketplace.worker import Worker
+from marketplace.worker import Job, Worker
 from protocol.limits import MANIFEST_BYTES_MAX
 from tests.marketplace.world import error_of
 
@@ -134,23 +134,20 @@ class TestWorker:
                     await asyncio.sleep(0.05)
         assert key["last_used_at_s"] is not None
 
-    async def test_a_failed_round_is_logged_and_the_next_one_comes(
-        self, world, caplog, monkeypatch
-    ):
-        worker = Worker(world.market, on_fork=lambda: pytest.fail("no fork"))
+    async def test_a_failed_turn_is_logged_and_the_next_one_comes(self, world, caplog):
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
         calls = []
 
-        def settle():
+        def settle(_):
             calls.append(1)
             if len(calls) == 1:
                 raise OSError("disk full")
             loop.call_soon_threadsafe(done.set)
             return 0
 
-        monkeypatch.setattr(worker, "settle", settle)
-        monkeypatch.setattr(worker, "_window_s", 0.01)
+        job = Job("settle", lambda _: 0.01, settle)
+        worker = Worker(world.market, [job], on_fork=lambda: pytest.fail("no fork"))
         task = asyncio.create_task(worker.run())
         await asyncio.wait_for(done.wait(), 10)
         task.cancel()
@@ -158,16 +155,15 @@ class TestWorker:
             await task
         assert "disk full" in caplog.text
 
-    async def test_a_fork_of_the_log_stops_the_process(self, world, monkeypatch):
+    async def test_a_fork_of_the_log_stops_every_job(self, world):
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        worker = Worker(world.market, on_fork=lambda: loop.call_soon_threadsafe(stopped.set))
 
-        def publish():
+        def publish(_):
             raise ForkDetected("two roots")
 
-        monkeypatch.setattr(worker, "publish", publish)
-        monkeypatch.setattr(worker, "_window_s", 0.01)
+        jobs = [Job("publish", lambda _: 0.01, publish), Job("settle", lambda _: 0.01, lambda _: 0)]
+        worker = Worker(world.market, jobs, on_fork=lambda: loop.call_soon_threadsafe(stopped.set))
         task = asyncio.create_task(worker.run())
         await asyncio.wait_for(stopped.wait(), 10)
         await asyncio.wait_for(task, 10)

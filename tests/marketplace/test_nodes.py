@@ -35,10 +35,10 @@ async def test_a_nonce_is_remembered_as_long_as_its_time_is_believed(world):
     headers = world.signed(KeyPair.generate(), "GET", PATH)
     assert (await world.http.get(PATH, headers=headers)).status_code == 200
     world.pass_time(59)
-    world.worker.forget()
+    world.worker.do("forget")
     assert error_of(await world.http.get(PATH, headers=headers)) == (401, "request_replayed")
     world.pass_time(100)
-    world.worker.forget()
+    world.worker.do("forget")
     assert error_of(await world.http.get(PATH, headers=headers)) == (401, "request_unsigned")
 
 

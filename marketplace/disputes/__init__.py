@@ -1,0 +1,1 @@
+"""Contradicting receipts, parked money, rulings."""

@@ -1,0 +1,3 @@
+"""Tables of `disputes`."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""A provider's pages: earned, held, payable, in transit, paid, and why."""

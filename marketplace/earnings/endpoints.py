@@ -1,0 +1,7 @@
+"""HTTP of `earnings`."""
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["earnings"])

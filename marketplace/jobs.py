@@ -1,0 +1,76 @@
+"""The jobs of a marketplace, in the order in which one round runs them."""
+
+from collections.abc import Iterable, Sequence
+
+from ledger.checkpoint import origin_of
+from ledger.log import publish_checkpoint
+from ledger.settle_window import SETTLED_AT_ONCE_MAX, settle_ready
+from marketplace.errors import MarketError
+from marketplace.keys.repository import KeyRepository, NonceRepository
+from marketplace.market import Market
+from marketplace.offers.repository import PlacementRepository
+from marketplace.quotes.repository import QuoteRepository
+from marketplace.worker import Job
+
+__all__ = ["JOBS", "chosen_jobs", "publish"]
+
+BATCHES_MAX = 20
+"""Batches of one turn, so that a backlog cannot keep a thread for ever."""
+QUOTE_KEPT_S = 3600
+"""An accepted quote is kept a while, so that accepting it twice can be answered."""
+
+
+def _window_s(market: Market) -> float:
+    return market.config.settlement_window_s
+
+
+def settle(market: Market) -> int:
+    """Settle every hold that is ready; gives how many."""
+    settled = 0
+    for _ in range(BATCHES_MAX):
+        with market.database.transaction() as session:
+            batch = settle_ready(session, now_s=market.clock.now_s(), limit=SETTLED_AT_ONCE_MAX)
+        settled += len(batch)
+        if len(batch) < SETTLED_AT_ONCE_MAX:
+            break
+    return settled
+
+
+def publish(market: Market) -> int:
+    """Sign the log as it is; gives 0, for a checkpoint is no news."""
+    with market.database.transaction() as session:
+        publish_checkpoint(
+            session, market.key, origin_of(market.config.network), market.clock.now_s()
+        )
+    return 0
+
+
+def forget(market: Market) -> int:
+    """Drop what is over, and write when keys were used; gives 0, for nobody waits for it."""
+    now_s = market.clock.now_s()
+    with market.database.transaction() as session:
+        NonceRepository(session).forget_expired(now_s)
+        PlacementRepository(session).forget_expired(now_s)
+        QuoteRepository(session).forget_expired(now_s - QUOTE_KEPT_S)
+        KeyRepository(session).note_uses(market.key_uses.take())
+    market.index.forget_expired(now_s)
+    return 0
+
+
+JOBS: Sequence[Job] = (
+    Job("settle", _window_s, settle),
+    Job("publish", _window_s, publish),
+    Job("forget", _window_s, forget),
+)
+
+
+def chosen_jobs(names: Iterable[str] | None) -> Sequence[Job]:
+    """The jobs of these names, all where None; raises MarketError for a name that is none."""
+    if names is None:
+        return JOBS
+    wanted, known = set(names), {job.name for job in JOBS}
+    if unknown := wanted - known:
+        raise MarketError(
+            f"There is no job '{min(unknown)[:64]}'.", hint=f"Choose of {', '.join(sorted(known))}."
+        )
+    return tuple(job for job in JOBS if job.name in wanted)

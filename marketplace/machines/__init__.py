@@ -1,0 +1,1 @@
+"""Which provider account a machine (a PeerId) earns for."""

@@ -1,0 +1,7 @@
+"""HTTP of `machines`."""
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["machines"])

@@ -1,0 +1,3 @@
+"""Tables of `machines`."""
+
+__all__: list[str] = []

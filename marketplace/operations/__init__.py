@@ -1,0 +1,1 @@
+"""An operator's pages: sums, clearing accounts, disputes, freezes by two people."""

@@ -1,0 +1,3 @@
+"""Tables of `operations`."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""Money out to providers: release, schedule, payouts, recovery."""

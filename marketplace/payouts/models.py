@@ -1,0 +1,3 @@
+"""Tables of `payouts`."""
+
+__all__: list[str] = []

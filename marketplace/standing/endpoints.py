@@ -1,0 +1,7 @@
+"""HTTP of `standing`."""
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["standing"])

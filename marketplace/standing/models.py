@@ -1,0 +1,3 @@
+"""Tables of `standing`."""
+
+__all__: list[str] = []

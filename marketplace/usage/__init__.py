@@ -1,0 +1,1 @@
+"""A buyer's pages: requests, costs, receipts, invoices."""

@@ -1,0 +1,7 @@
+"""HTTP of `usage`."""
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["usage"])

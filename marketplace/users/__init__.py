@@ -1,0 +1,1 @@
+"""People who sign in: passwords, one-time codes, sessions, roles, device codes."""

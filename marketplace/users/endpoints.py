@@ -1,0 +1,7 @@
+"""HTTP of `users`."""
+
+from fastapi import APIRouter
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["users"])

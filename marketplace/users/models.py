@@ -1,0 +1,3 @@
+"""Tables of `users`."""
+
+__all__: list[str] = []
