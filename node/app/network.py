@@ -7,9 +7,11 @@ from node.config import NetworkOptions
 from protocol.identity import KeyPair
 from transport.address import TcpAddress, known_addresses
 from transport.base import Host, PathKind
+from transport.congestion.share import UploadShare
 from transport.home_host import HomeHost
+from transport.quic.settings import QuicSettings
 
-__all__ = ["network_view", "start_host"]
+__all__ = ["network_view", "start_host", "traffic_bytes"]
 
 SETTLE_TIMEOUT_S: Final = 6.0
 """How long a start waits for its relays: one that answers does so within a second or two."""
@@ -20,10 +22,13 @@ async def start_host(
     network: NetworkOptions,
     pool_relays: Sequence[str],
     tell: Callable[[str], None],
+    *,
+    upload: UploadShare | None = None,
 ) -> Host:
     """A host with its relays, if there are any: the ones named here, or else the pool's.
 
-    A relay that does not answer is told and tried again for as long as the host lives.
+    `upload`: what its connections may send together. A relay that does not answer is told and
+    tried again for as long as the host lives.
     """
     known = known_addresses(network.relays or pool_relays)
     relays = [address for address in known if isinstance(address, TcpAddress)]
@@ -33,6 +38,7 @@ async def start_host(
         port=network.listen_port,
         relays=relays,
         maps_port=network.maps_port,
+        settings=QuicSettings(upload=upload),
     )
     try:
         if relays:
@@ -43,6 +49,14 @@ async def start_host(
     for status in host.relay_statuses:
         tell(f"relay {status.relay.host}: {status.state} {status.reason}".rstrip())
     return host
+
+
+def traffic_bytes(host: Host) -> int:
+    """Sent and received by the data socket since it was opened; 0 for a host of another make."""
+    if not isinstance(host, HomeHost):
+        return 0
+    udp = host.quic.endpoint.statistics().udp
+    return udp.bytes_sent + udp.bytes_received
 
 
 def network_view(host: Host) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 
 from node.api.local_status import StatusPage
 from node.app.fetching import fetch_for_pool, fetch_missing
-from node.app.network import network_view, start_host
+from node.app.household import Household, HouseholdAdmission
+from node.app.network import network_view, start_host, traffic_bytes
 from node.app.shard import LoadedModel, start_runner
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
 from node.engine.runner import EngineRunner
 from node.errors import ConfigInvalid
 from node.hardware import layers_that_fit, memory_for_layers
+from node.household.limits import with_floor
 from node.market_client import MarketClient, MarketTerms
 from node.models.peer_server import share_weights
 from node.serve.admission import LeaseAdmission, ServedShard
@@ -28,6 +30,7 @@ from protocol.identity import KeyPair
 from protocol.offer import Offer
 from protocol.route import Span
 from transport.base import Host
+from transport.congestion.share import UploadShare
 
 __all__ = ["run_provider"]
 
@@ -58,6 +61,7 @@ class _Parts:
     host: Host
     server: SessionServer
     collector: Collector
+    household: Household
 
 
 async def run_provider(
@@ -83,8 +87,12 @@ async def run_provider(
         )  # fmt: skip
         runner, backend = await start_runner(spec, config.engine.backend, model.manifest)
         stack.push_async_callback(runner.stop)
-        host = await start_host(key, config.network, terms.relays, tell)
+        upload = UploadShare()
+        host = await start_host(key, config.network, terms.relays, tell, upload=upload)
         stack.push_async_callback(host.close)
+        household = Household(home, upload, lambda: traffic_bytes(host))
+        household.look()
+        stack.callback(household.close)
         collector = Collector(key, ReceiptLog(home.receipts_path), client)
         collector.start()
         stack.push_async_callback(collector.close, timeout_s=HAND_IN_TIMEOUT_S)
@@ -93,15 +101,20 @@ async def run_provider(
             model.manifest.hidden_size,
         )  # fmt: skip
         server = SessionServer(
-            host, runner, LeaseAdmission(shard, terms.peer_id), collector=collector, backend=backend
+            host,
+            runner,
+            HouseholdAdmission(LeaseAdmission(shard, terms.peer_id), household),
+            collector=collector,
+            backend=backend,
         )
         server.start()
         if config.share_weights:
             share_weights(host, model.manifest, model.directory, span)
             tell(f"sharing the weights of layers {span} with whoever asks")
         parts = _Parts(
-            config, key, client, terms, model, span, backend, runner, host, server, collector
-        )
+            config, key, client, terms, model, span, backend, runner, host, server, collector,
+            household,
+        )  # fmt: skip
         page = await StatusPage.start(home.status_path, lambda: _status(parts))
         stack.push_async_callback(page.close)
         await _serve(parts, stop, tell)
@@ -110,16 +123,22 @@ async def run_provider(
 async def _serve(parts: _Parts, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
     """Offer and renew until told to stop; then withdraw and let sessions end."""
     await _offer(parts)
+    if reasons := parts.household.decision.reasons:
+        tell(f"no work is taken yet: {'; '.join(reasons)}")
     tell(
         f"serving layers {parts.span} with {parts.backend} at {parts.host.addresses[0]}; "
         "Ctrl-C drains and leaves"
     )
-    heartbeat = asyncio.create_task(_renew_for_ever(parts))
+    tasks = [
+        asyncio.create_task(_renew_for_ever(parts)),
+        asyncio.create_task(parts.household.run(lambda _: _follow(parts), tell)),
+    ]
     try:
         await stop.wait()
     finally:
-        heartbeat.cancel()
-        await asyncio.gather(heartbeat, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         tell(f"leaving: {parts.server.sessions} sessions to end")
         await _quietly(parts.client.withdraw_offers)
         await parts.server.drain(timeout_s=DRAIN_TIMEOUT_S)
@@ -137,8 +156,19 @@ async def _renew(parts: _Parts) -> None:
     await _offer(parts)
 
 
+async def _follow(parts: _Parts) -> None:
+    """The household takes work again, or no more: the market is told at once."""
+    takes_work = parts.household.decision.takes_work
+    await _quietly(lambda: _offer(parts) if takes_work else parts.client.withdraw_offers())
+
+
 async def _offer(parts: _Parts) -> None:
-    """Sign an offer from now on. The sequence is the time in ms, so it grows over restarts."""
+    """Sign an offer from now on. The sequence is the time in ms, so it grows over restarts.
+
+    None while the household takes no work: the last one was withdrawn.
+    """
+    if not parts.household.decision.takes_work:
+        return
     now_s = time.time()
     offer = Offer(
         provider=parts.key.peer_id,
@@ -149,7 +179,7 @@ async def _offer(parts: _Parts) -> None:
         span=parts.span,
         backend=parts.backend,
         compute_dtype=parts.config.engine.compute_dtype,
-        rates=parts.config.rates,
+        rates=with_floor(parts.config.rates, parts.household.limits),
         sessions_max=SESSIONS_MAX,
         kv_tokens=parts.config.kv_tokens,
         issued_at_s=int(now_s),
@@ -220,6 +250,7 @@ async def _status(parts: _Parts) -> dict[str, object]:
             {"peer_id": str(c.peer_id), "path_kind": c.path_kind, "remote": c.remote}
             for c in parts.host.connections()
         ],
+        "household": parts.household.view(),
         "recent": [asdict(report) for report in parts.server.reports],
         **network_view(parts.host),
     }

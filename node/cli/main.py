@@ -20,6 +20,7 @@ from node.cli.annotations import (
     ThreadsOption,
     WireOption,
 )
+from node.cli.household_commands import add_household_commands
 from node.cli.models import models_app
 
 __all__ = ["app", "main"]
@@ -35,6 +36,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(help="Check the public ledger.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(models_app, name="models")
+add_household_commands(app)
 
 
 @app.command()

@@ -51,6 +51,9 @@ def _print(report: dict[str, Any]) -> None:
         for name in ("sessions", "answers", "receipts_pending"):
             if name in node:
                 console.print(f"  {name:<14} {node[name]}", highlight=False)
+        if household := node.get("household"):
+            reasons = "; ".join(household["reasons"])
+            console.print(f"  {'household':<14} {reasons or 'takes work'}", highlight=False)
         if network := node.get("network"):
             for name, line in network_lines(network):
                 console.print(f"  {name:<14} {line}", highlight=False)

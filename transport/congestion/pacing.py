@@ -7,6 +7,8 @@ by what it costs, and only `credit_s` of idle time is ever made up for.
 
 from typing import Final, Protocol
 
+from transport.congestion.share import UploadShare
+
 __all__ = ["Pacer", "PacingRate"]
 
 CREDIT_S: Final = 0.008
@@ -42,11 +44,16 @@ class Pacer:
         "_interval_s",
         "_release_at",
         "_settled_at",
+        "_share",
         "_source",
     )
 
-    def __init__(self, source: PacingRate, *, datagram_bytes: int) -> None:
+    def __init__(
+        self, source: PacingRate, *, datagram_bytes: int, share: UploadShare | None = None
+    ) -> None:
         self._source = source
+        self._share = share
+        """What the host's connections may send together."""
         self._datagram_bytes = datagram_bytes
         self._interval_s = 0.0
         """Time one datagram takes; 0 when nothing is paced."""
@@ -79,6 +86,8 @@ class Pacer:
         if sent_bytes > 0:
             cost = self._interval_s * sent_bytes / self._datagram_bytes
             self._settled_at = max(self._settled_at, now - self._credit_s) + cost
+            if self._share is not None and self._interval_s:
+                self._share.spend(now, sent_bytes)
         self._release_at = self._settled_at
 
     # The methods aioquic calls
@@ -86,6 +95,8 @@ class Pacer:
     def next_send_time(self, now: float) -> float | None:
         """None if a datagram may leave now; else when to ask again: when a burst is due."""
         release_at = self._release_at
+        if self._share is not None:
+            release_at = max(release_at, self._share.release_at())
         if release_at <= now or not self._interval_s:
             return None
         return release_at + self._burst_s

@@ -126,6 +126,7 @@ class Endpoint:
         core = QuicCore(
             configuration=self._configuration(path, is_client=True),
             streams_max=self._settings.streams_max,
+            upload=self._settings.upload,
         )
         connection = self._register(core, path, expected)
         if expected is not None:
@@ -223,6 +224,7 @@ class Endpoint:
             streams_max=self._settings.streams_max,
             original_destination_connection_id=admitted.original_destination_id,
             retry_source_connection_id=admitted.retry_source_id,
+            upload=self._settings.upload,
         )
         connection = self._register(core, source, None)
         self.add_route(header.destination_cid, connection)

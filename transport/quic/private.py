@@ -20,6 +20,7 @@ from cryptography.x509 import Certificate
 
 from transport.congestion.pacing import Pacer
 from transport.congestion.plugin import HomeCongestionControl
+from transport.congestion.share import UploadShare
 from transport.quic.private_arrived import BoundedReceipt
 from transport.quic.private_recovery import Recovery
 from transport.quic.settings import (
@@ -61,6 +62,7 @@ class QuicCore(BoundedReceipt):
         streams_max: int,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        upload: UploadShare | None = None,
     ) -> None:
         super().__init__(
             configuration=configuration,
@@ -87,7 +89,7 @@ class QuicCore(BoundedReceipt):
         """None under a stock controller, which then keeps its own pacer (for comparison)."""
         if isinstance(self._loss._cc, HomeCongestionControl):
             self._control = self._loss._cc
-            self._pacer = Pacer(self._control, datagram_bytes=self._max_datagram_size)
+            self._pacer = Pacer(self._control, datagram_bytes=self._max_datagram_size, share=upload)
             self._loss._pacer = self._pacer  # type: ignore[assignment]  # has the same methods
 
     def _initialize(self, peer_cid: bytes) -> None:
@@ -276,8 +278,7 @@ class QuicCore(BoundedReceipt):
         """
         self.set_datagram_bytes(datagram_bytes)
         if not keep_estimates:
-            initial_rtt = LAN_INITIAL_RTT_S if is_lan else INITIAL_RTT_S
-            self._loss.forget_rtt(initial_rtt, now)
+            self._loss.forget_rtt(LAN_INITIAL_RTT_S if is_lan else INITIAL_RTT_S, now)
         self._ack_delay = LAN_ACK_DELAY_S if is_lan else ACK_DELAY_S
         if self._control is not None:
             self._control.change_path(now, keep_estimates=keep_estimates)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.limits import FRAME_BYTES_MAX
+from transport.congestion.share import UploadShare
 
 __all__ = [
     "ACK_DELAY_S",
@@ -131,6 +132,9 @@ class QuicSettings:
 
     congestion_control: str = "home"
     """Ours (`transport.congestion`), or one of aioquic's, "reno" or "cubic", to compare with."""
+
+    upload: UploadShare | None = None
+    """What all connections may send together on paced paths; None: no limit but the paths' own."""
 
     def __post_init__(self) -> None:
         for size in (self.datagram_bytes, self.loopback_datagram_bytes):
