@@ -10,7 +10,7 @@ STAMP := $(VENV)/.piecework-installed
 INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt types layers docs bench bench-wan bench-kills models interop vectors clean
+.PHONY: help setup demo test check lint fmt types layers docs bench bench-wan bench-kills bench-ledger models interop vectors clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ bench-wan: $(STAMP) ## the figures of sessions over wide links alone (root or us
 
 bench-kills: $(STAMP) ## a thousand kills at random tokens, and what became of the answers
 	@$(BIN)/python -m benchmarks.session_kills $(KILLS)
+
+# each in its turn, so that none takes another's cores; the kills last, for they take longest
+bench-ledger: $(STAMP) ## receipts, holds, caps, payouts, audits, liars, and hundreds of kills
+	@$(BIN)/python -m benchmarks.run ledger_ingest ledger_hold
+	@for name in ledger_cap ledger_payouts ledger_audit ledger_byzantine; do \
+	  echo "$$name …" >&2; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@$(BIN)/python -m benchmarks.ledger_kills $(LEDGER_KILLS)
 
 models: $(STAMP) ## run the family tests, and write docs/models.md from them
 	@$(BIN)/python -m tests.models_page

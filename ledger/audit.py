@@ -1,30 +1,40 @@
-"""Replaying the public log: does every pay follow from receipts both sides signed? Pure.
+"""Auditing the public log: does every pay follow from receipts both sides signed? Pure.
 
 Runs on a provider's own machine with nothing but the leaves, a signed checkpoint and the
 marketplace's public key: no database, no SQL. What is wrong is named with the entry it is in.
+`ledger/examine.py` verifies entries by themselves, `ledger/replay.py` what they mean together.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from ledger import tree
 from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.errors import AuditFailed, ForkDetected, ReceiptRejected, Unbalanced
-from ledger.lane import Watermark, check_order
-from ledger.leaf import LaneCredit, ReceiptLeaf, SettlementLeaf, decode_leaf
-from ledger.settlement import LaneState, settle_hold
-from protocol.envelope import open_envelope
-from protocol.errors import ProtocolError, VerificationError
+from ledger.cosignature import Cosignature, cosignatures_of
+from ledger.errors import AuditFailed, ForkDetected
+from ledger.examine import examine_all
+from ledger.replay import PROBLEMS_MAX, Replay, Unjudged
 from protocol.identity import PeerId
-from protocol.lease import Lease
 from protocol.money import Nanos
-from protocol.receipt import CosignedReceipt
 
-__all__ = ["PROBLEMS_MAX", "AuditReport", "audit", "verify_consistency"]
+__all__ = ["PROBLEMS_MAX", "AuditReport", "Beginning", "audit", "verify_consistency"]
 
-PROBLEMS_MAX = 100
-"""One bad entry can make many others seem bad; the first hundred tell the story."""
+PROGRESS_EVERY = 1024
+"""Entries between two calls of `on_progress`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where an audit of newer entries alone begins: what was signed there, and its right edge."""
+
+    note: str
+    frontier: bytes
+    """As `tree.Frontier.encode`; nothing in it is believed before it comes to the note's root."""
+    proof: tuple[bytes, ...] = ()
+    """RFC 6962 consistency from the note to the newer one."""
+    totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the book said then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class AuditReport:
     receipts: int
     settlements: int
     credited: Mapping[PeerId, Nanos]
-    """Settled so far, by provider."""
+    """Settled by these entries, by provider."""
     charged_nanos: Nanos
     fee_nanos: Nanos
     problems: tuple[str, ...]
@@ -44,10 +54,27 @@ class AuditReport:
     size: int = 0
     """Of the signed checkpoint."""
     root: bytes = b""
+    balances: int = 0
+    """Balance trees among the entries."""
+    since: int = 0
+    """Entries before that were not read; 0: all were."""
+    unjudged: Unjudged = dataclasses.field(default_factory=Unjudged)
+    """What could not be judged without them."""
+    parked_nanos: Nanos = 0
+    """Nobody's until a ruling, by what these entries say."""
+    returned_nanos: Nanos = 0
+    """Given back to buyers by rulings."""
+    witnesses: tuple[Cosignature, ...] = ()
+    """Nodes that cosigned the checkpoint."""
 
     @property
     def credited_nanos(self) -> Nanos:
         return sum(self.credited.values())
+
+    def with_problems(self, problems: Iterable[str]) -> "AuditReport":
+        """The same, with what was wrong with where the entries came from, before the rest."""
+        joined = (*problems, *self.problems)[:PROBLEMS_MAX]
+        return dataclasses.replace(self, ok=not joined, problems=joined)
 
 
 def audit(
@@ -58,38 +85,47 @@ def audit(
     *,
     older_note: str | None = None,
     origin: str | None = None,
+    beginning: Beginning | None = None,
+    processes: int = 1,
+    on_progress: Callable[[int], None] | None = None,
 ) -> AuditReport:
     """Check every entry up to the checkpoint's size; never raises for what the log says.
 
     totals: what the book says at that size, as `SignedCheckpoint.totals` gives it: `charged_nanos`,
     `credited_nanos`, `fee_nanos`; a key that is missing is not compared.
     older_note: an earlier checkpoint the log must be a continuation of. Leaves beyond the
-    checkpoint are not read.
+    checkpoint are not read. beginning: read only entries from there; what cannot be judged without
+    the older ones is counted. processes: how many verify signatures. on_progress: told how many
+    entries were read, now and then.
     """
-    replay = _Replay(market_key)
+    replay = Replay(from_start=beginning is None)
     try:
         checkpoint = open_checkpoint(checkpoint_note, market_key, origin=origin)
+        witnesses = cosignatures_of(checkpoint_note)
         older = open_checkpoint(older_note, market_key, origin=origin) if older_note else None
+        frontier = _begin(beginning, checkpoint, market_key) if beginning else tree.Frontier()
     except AuditFailed as error:
         replay.problem(str(error))
-        return replay.report(Checkpoint("", 0, b""))
-    frontier = tree.Frontier()
+        return _report(replay, Checkpoint("", 0, b""), 0, ())
+    since = frontier.size
     _check_older(replay, older, frontier)
-    for payload in leaves:
-        if frontier.size == checkpoint.size:
-            break
-        index = frontier.size
-        frontier.append(tree.leaf_hash(payload))
-        replay.take(index, payload)
+    wanted = _until_error(_first(leaves, checkpoint.size - since), replay)
+    for digest, entry in examine_all(wanted, market_key, processes=processes):
+        replay.take(frontier.size, entry)
+        frontier.append(digest)
         _check_older(replay, older, frontier)
+        if on_progress and replay.leaves % PROGRESS_EVERY == 0:
+            on_progress(replay.leaves)
     if frontier.size != checkpoint.size:
-        replay.problem(f"log: {frontier.size} entries were given, {checkpoint.size} are signed")
+        replay.problem(
+            f"log: {frontier.size - since} entries were given, {checkpoint.size - since} are signed"
+        )
     elif frontier.root != checkpoint.root:
         replay.problem("log: the root of the entries is not the one that was signed")
     if older and older.size > checkpoint.size:
         replay.problem(f"log: it had {older.size} entries before, now {checkpoint.size}")
-    replay.compare(totals or {})
-    return replay.report(checkpoint)
+    replay.compare(_grown(totals or {}, beginning))
+    return _report(replay, checkpoint, since, witnesses)
 
 
 def verify_consistency(
@@ -110,137 +146,67 @@ def verify_consistency(
     return old, new
 
 
-@dataclass(slots=True)
-class _LeaseState:
-    """One lease as the log has told of it so far."""
-
-    lease: Lease
-    mark: Watermark = field(default_factory=Watermark)
-    settled: bool = False
-
-
-class _Replay:
-    """Folds entries into watermarks and sums, and writes down what is wrong."""
-
-    def __init__(self, market_key: PeerId) -> None:
-        self._market_key = market_key
-        self._leases: dict[bytes, _LeaseState] = {}
-        self._by_envelope: dict[bytes, _LeaseState] = {}
-        self._by_hold: dict[bytes, set[bytes]] = defaultdict(set)
-        self._settled_holds: set[bytes] = set()
-        self._credited: dict[PeerId, Nanos] = defaultdict(int)
-        self._problems: list[str] = []
-        self._leaves = self._receipts = self._settlements = 0
-        self._charged = self._fee = 0
-
-    def problem(self, sentence: str) -> None:
-        if len(self._problems) < PROBLEMS_MAX:
-            self._problems.append(sentence)
-
-    def take(self, index: int, payload: bytes) -> None:
-        """One entry, in order."""
-        self._leaves += 1
-        try:
-            match decode_leaf(payload):
-                case ReceiptLeaf() as leaf:
-                    self._receipts += 1
-                    self._take_receipt(leaf)
-                case SettlementLeaf() as leaf:
-                    self._settlements += 1
-                    self._take_settlement(leaf)
-        except ReceiptRejected as error:
-            self.problem(f"entry {index}: {error.reason}")
-        except (AuditFailed, Unbalanced, ProtocolError, VerificationError) as error:
-            self.problem(f"entry {index}: {error}")
-
-    def compare(self, totals: Mapping[str, int]) -> None:
-        """The log's sums against the book's."""
-        ours = {
-            "charged_nanos": self._charged,
-            "credited_nanos": sum(self._credited.values()),
-            "fee_nanos": self._fee,
-        }
-        for name, amount in ours.items():
-            if name in totals and totals[name] != amount:
-                self.problem(f"book: {name} is {totals[name]}, the log comes to {amount}")
-
-    def report(self, checkpoint: Checkpoint) -> AuditReport:
-        return AuditReport(
-            ok=not self._problems,
-            leaves=self._leaves,
-            receipts=self._receipts,
-            settlements=self._settlements,
-            credited=dict(self._credited),
-            charged_nanos=self._charged,
-            fee_nanos=self._fee,
-            problems=tuple(self._problems),
-            size=checkpoint.size,
-            root=checkpoint.root,
-        )
-
-    def _take_receipt(self, leaf: ReceiptLeaf) -> None:
-        state = self._lease_of(leaf.lease_envelope)
-        lease_id = state.lease.lease_id
-        mark = Watermark.of(CosignedReceipt.decode(leaf.cosigned).open(state.lease))
-        if state.settled or state.lease.hold_id in self._settled_holds:
-            raise AuditFailed(f"a receipt under lease {lease_id.hex()} after its settlement")
-        if mark.sequence <= state.mark.sequence:
-            raise AuditFailed(
-                f"receipt {mark.sequence} of lease {lease_id.hex()} after {state.mark.sequence}"
-            )
-        check_order(lease_id, state.mark, mark)
-        state.mark = mark
-
-    def _lease_of(self, envelope: bytes) -> _LeaseState:
-        if known := self._by_envelope.get(envelope):
-            return known
-        lease = open_envelope(Lease, envelope, signer=self._market_key)
-        if lease.lease_id in self._leases:
-            raise AuditFailed(f"two different leases are called {lease.lease_id.hex()}")
-        state = _LeaseState(lease)
-        self._by_envelope[envelope] = self._leases[lease.lease_id] = state
-        self._by_hold[lease.hold_id].add(lease.lease_id)
-        return state
-
-    def _take_settlement(self, leaf: SettlementLeaf) -> None:
-        # counted as the book posted it, right or wrong; problems say what is wrong
-        self._charged += leaf.charged_nanos
-        self._fee += leaf.fee_nanos
-        for credit in leaf.credits:
-            self._credited[credit.provider] += credit.nanos
-        if leaf.hold_id in self._settled_holds:
-            raise AuditFailed(f"hold {leaf.hold_id.hex()} is settled twice")
-        self._settled_holds.add(leaf.hold_id)
-        lease_ids = [credit.lease_id for credit in leaf.credits]
-        if len(set(lease_ids)) != len(lease_ids) or set(lease_ids) != self._by_hold[leaf.hold_id]:
-            raise AuditFailed(
-                f"the settlement of hold {leaf.hold_id.hex()} does not name exactly its leases"
-            )
-        states = [self._credited_lane(credit, leaf) for credit in leaf.credits]
-        expected = settle_hold(states, leaf.fee_basis_points)
-        if (leaf.charged_nanos, leaf.fee_nanos) != (expected.charged_nanos, expected.fee_nanos):
-            raise AuditFailed(
-                f"hold {leaf.hold_id.hex()} was charged {leaf.charged_nanos} with a fee of"
-                f" {leaf.fee_nanos}; its receipts come to {expected.charged_nanos} and"
-                f" {expected.fee_nanos}"
-            )
-
-    def _credited_lane(self, credit: LaneCredit, leaf: SettlementLeaf) -> LaneState:
-        state = self._leases[credit.lease_id]
-        state.settled = True
-        lease_id = credit.lease_id.hex()
-        if state.lease.provider != credit.provider:
-            raise AuditFailed(f"lease {lease_id} is not that provider's")
-        if state.lease.fee_basis_points != leaf.fee_basis_points:
-            raise AuditFailed(f"lease {lease_id} has another fee")
-        if credit.nanos != state.mark.amount_nanos:
-            raise AuditFailed(
-                f"lease {lease_id} was credited {credit.nanos}; its receipt says"
-                f" {state.mark.amount_nanos}"
-            )
-        return LaneState(credit.provider, state.mark.amount_nanos)
+def _begin(beginning: Beginning, newer: Checkpoint, market_key: PeerId) -> tree.Frontier:
+    """The right edge at the beginning; raises AuditFailed unless the newer log continues it."""
+    older = open_checkpoint(beginning.note, market_key, origin=newer.origin)
+    tree.verify_consistency(older.size, older.root, newer.size, newer.root, beginning.proof)
+    frontier = tree.Frontier(older.size, beginning.frontier)
+    if frontier.root != older.root:
+        raise AuditFailed(f"The right edge at {older.size} entries is not that of the older note.")
+    return frontier
 
 
-def _check_older(replay: _Replay, older: Checkpoint | None, frontier: tree.Frontier) -> None:
+def _first(leaves: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """At most `count`; the one after them is not even asked for."""
+    if count > 0:
+        for position, leaf in enumerate(leaves, 1):
+            yield leaf
+            if position == count:
+                return
+
+
+def _until_error(leaves: Iterator[bytes], replay: Replay) -> Iterator[bytes]:
+    """Entries from a file may end in an error, which is a problem like others."""
+    try:
+        yield from leaves
+    except AuditFailed as error:
+        replay.problem(f"file: {error}")
+
+
+def _grown(totals: Mapping[str, int], beginning: Beginning | None) -> Mapping[str, int]:
+    """What the book says of the entries that were read; nothing where it did not say both."""
+    if beginning is None:
+        return totals
+    return {
+        name: amount - beginning.totals[name]
+        for name, amount in totals.items()
+        if name in beginning.totals
+    }
+
+
+def _report(
+    replay: Replay, checkpoint: Checkpoint, since: int, witnesses: tuple[Cosignature, ...]
+) -> AuditReport:
+    return AuditReport(
+        ok=not replay.problems,
+        leaves=replay.leaves,
+        receipts=replay.receipts,
+        settlements=replay.settlements,
+        credited=dict(replay.credited),
+        charged_nanos=replay.charged_nanos,
+        fee_nanos=replay.fee_nanos,
+        problems=tuple(replay.problems),
+        size=checkpoint.size,
+        root=checkpoint.root,
+        balances=replay.balances,
+        since=since,
+        unjudged=replay.unjudged,
+        parked_nanos=replay.disputes.parked_nanos,
+        returned_nanos=replay.disputes.returned_nanos,
+        witnesses=witnesses,
+    )
+
+
+def _check_older(replay: Replay, older: Checkpoint | None, frontier: tree.Frontier) -> None:
     if older and frontier.size == older.size and frontier.root != older.root:
         replay.problem(f"log: its first {older.size} entries are not those signed before")

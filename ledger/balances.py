@@ -3,15 +3,17 @@
 Only `book.py` writes here, in the same transaction as the transfer a change belongs to.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, func, not_, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.sql import Executable
 
 from ledger.accounts import AccountCode, AccountRef
+from ledger.bulk import add_to_rows
 from ledger.database import Session, insert_missing, metadata
 from ledger.errors import InsufficientFunds
 from ledger.models import AccountRow
@@ -31,6 +33,14 @@ class Balance:
     debits_posted: Nanos = 0
     credits_pending: Nanos = 0
     credits_posted: Nanos = 0
+
+    def __add__(self, other: "Balance") -> "Balance":
+        return Balance(
+            self.debits_pending + other.debits_pending,
+            self.debits_posted + other.debits_posted,
+            self.credits_pending + other.credits_pending,
+            self.credits_posted + other.credits_posted,
+        )
 
     @property
     def posted_nanos(self) -> Nanos:
@@ -59,7 +69,8 @@ class Balances:
             select(_ACCOUNT.c.name)
             .where(_ACCOUNT.c.name.in_(names))
             .order_by(_ACCOUNT.c.name)
-            .with_for_update()
+            # not FOR UPDATE: rows that refer to the account may be written beside it
+            .with_for_update(key_share=True)
         )
         found = set(self._session.execute(query).scalars())
         missing = sorted({account for account in accounts if account.name not in found})
@@ -67,34 +78,41 @@ class Balances:
             insert_missing(self._session, _ACCOUNT, [_empty(account) for account in missing])
             self._session.execute(query)
 
-    def reserve(self, account: AccountRef, amount: Nanos) -> None:
-        """Add to pending debits if the account has it at this very moment, else raise."""
-        self._debit(account, amount, _ACCOUNT.c.debits_pending)
+    def reserve(self, account: AccountRef, amount: Nanos) -> bool:
+        """Add to pending debits if the account has it at this very moment; False if it has not.
+
+        Takes the row's lock where it succeeds, as `lock` would.
+        """
+        return self._debit(account, amount, _ACCOUNT.c.debits_pending)
 
     def debit(self, account: AccountRef, amount: Nanos) -> None:
         """Add to posted debits if the account has it at this very moment, else raise."""
-        self._debit(account, amount, _ACCOUNT.c.debits_posted)
+        if not self._debit(account, amount, _ACCOUNT.c.debits_posted):
+            raise InsufficientFunds(account.name, amount, self.of(account).available_nanos)
 
     def add(self, account: AccountRef, change: Balance) -> None:
-        """Add to the sums without asking the limit; the table's CHECK still holds it."""
+        """Add to the sums without asking the limit; the table's CHECK still holds it.
+
+        Makes the account if nothing ever moved there.
+        """
         values = {
             name: _ACCOUNT.c[name] + getattr(change, name)
             for name in _COLUMNS
             if getattr(change, name)
         }
         statement = update(_ACCOUNT).where(_ACCOUNT.c.name == account.name).values(values)
-        changed = changed_rows(self._session, statement)
-        assert changed == 1, "lock() made the account"
+        if changed_rows(self._session, statement) != 1:
+            insert_missing(self._session, _ACCOUNT, [_empty(account)])
+            changed = changed_rows(self._session, statement)
+            assert changed == 1, "it was made a moment ago"
 
-    def credit_all(self, credits: Sequence[tuple[AccountRef, Nanos]]) -> None:  # noqa: A002
-        """Add to the posted credits of many accounts; `lock` has made them all."""
-        statement = (
-            update(_ACCOUNT)
-            .where(_ACCOUNT.c.name == bindparam("key"))
-            .values(credits_posted=_ACCOUNT.c.credits_posted + bindparam("amount"))
-        )
-        rows = [{"key": account.name, "amount": amount} for account, amount in credits]
-        self._session.execute(statement, rows)
+    def add_all(self, changes: Mapping[AccountRef, Balance]) -> None:
+        """Add to the sums of many accounts in one statement; `lock` has made and locked them."""
+        rows = [
+            {"name": account.name, **dataclasses.asdict(change)}
+            for account, change in sorted(changes.items())
+        ]
+        add_to_rows(self._session, _ACCOUNT, "name", rows)
 
     def of(self, account: AccountRef) -> Balance:
         query = select(*(_ACCOUNT.c[name] for name in _COLUMNS))
@@ -108,7 +126,7 @@ class Balances:
         found = {row[0]: Balance(*(int(total) for total in row[1:])) for row in rows}
         return {code: found.get(code.value, Balance()) for code in AccountCode}
 
-    def _debit(self, account: AccountRef, amount: Nanos, column: ColumnElement[int]) -> None:
+    def _debit(self, account: AccountRef, amount: Nanos, column: ColumnElement[int]) -> bool:
         spent = _ACCOUNT.c.debits_pending + _ACCOUNT.c.debits_posted + amount
         has_room = or_(not_(_ACCOUNT.c.no_overdraft), spent <= _ACCOUNT.c.credits_posted)
         statement = (
@@ -116,8 +134,7 @@ class Balances:
             .where(_ACCOUNT.c.name == account.name, has_room)
             .values({column: column + amount})
         )
-        if changed_rows(self._session, statement) != 1:
-            raise InsufficientFunds(account.name, amount, self.of(account).available_nanos)
+        return changed_rows(self._session, statement) == 1
 
 
 def changed_rows(session: Session, statement: Executable) -> int:

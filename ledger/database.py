@@ -98,7 +98,8 @@ def reading(engine: Engine) -> Engine:
 
 def create_all(engine: Engine) -> None:
     """Create every table known so far; for tests. A real database is made by `migrations.run`."""
-    importlib.import_module("ledger.triggers")  # they listen for their tables' creation
+    for listener in ("ledger.triggers", "ledger.partitions"):  # for their tables' creation
+        importlib.import_module(listener)
     Base.metadata.create_all(engine)
 
 

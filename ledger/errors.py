@@ -7,6 +7,8 @@ PieceworkError
    ├─ HoldUnknown                 no hold has this id
    ├─ HoldResolved                the hold was posted or released before
    ├─ TransferConflict            this (code, ref) was used for another movement
+   ├─ DisputeUnknown              no dispute has this id
+   ├─ DisputeRuled                the dispute was ruled on before, and otherwise
    ├─ ReceiptRejected             one receipt cannot be accepted; the others of its batch may be
    ├─ ForkDetected                the log contradicts a checkpoint it signed: stop the process
    └─ AuditFailed                 a proof or a signed note does not verify
@@ -16,6 +18,8 @@ from protocol.errors import PieceworkError
 
 __all__ = [
     "AuditFailed",
+    "DisputeRuled",
+    "DisputeUnknown",
     "ForkDetected",
     "HoldResolved",
     "HoldUnknown",
@@ -74,6 +78,25 @@ class TransferConflict(LedgerError):
         )
         self.code = code
         self.ref = ref
+
+
+class DisputeUnknown(LedgerError):
+    """No dispute has this id."""
+
+    def __init__(self, dispute_id: bytes) -> None:
+        super().__init__(f"There is no dispute {dispute_id.hex()}.")
+        self.dispute_id = dispute_id
+
+
+class DisputeRuled(LedgerError):
+    """The dispute was ruled on before, and otherwise; its money has moved."""
+
+    def __init__(self, dispute_id: bytes) -> None:
+        super().__init__(
+            f"The dispute {dispute_id.hex()} has been ruled on, and otherwise.",
+            hint="A ruling stands; what it got wrong is mended by a gift of the operator's.",
+        )
+        self.dispute_id = dispute_id
 
 
 class ReceiptRejected(LedgerError):

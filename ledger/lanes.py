@@ -8,20 +8,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from ledger.balances import changed_rows
+from ledger.bulk import is_one_of, update_rows
 from ledger.database import Session, metadata
 from ledger.errors import HoldResolved, HoldUnknown, LedgerError
 from ledger.lane import Watermark
 from ledger.leaf import LANES_PER_HOLD_MAX
 from ledger.models import AMOUNT_NANOS_MAX, HoldRow, LaneRow
 from protocol.envelope import Envelope
+from protocol.errors import ProtocolError
 from protocol.lease import Lease
 from protocol.money import BASIS_POINTS, Nanos, Work
 from protocol.record import decode_canonical, decode_fields
 
-__all__ = ["ROWS_PER_QUERY", "Lane", "load_lanes", "move_lanes", "open_lane"]
+__all__ = [
+    "ROWS_PER_QUERY",
+    "Lane",
+    "extend_lane",
+    "lane_of",
+    "load_lanes",
+    "load_leases",
+    "move_lanes",
+    "open_lane",
+]
 
 ROWS_PER_QUERY = 400
 """Two parameters a row stay below the 999 that old SQLite builds allow."""
@@ -67,9 +78,50 @@ def open_lane(session: Session, lease_envelope: bytes, lease: Lease) -> None:
         "settle_by_s": lease.settle_by_s,
         "amount_settled_nanos": 0,
         "settled": False,
-        **_columns(Watermark()),
+        **mark_columns(Watermark()),
     }
     session.execute(insert(_LANE), values)
+
+
+def extend_lane(session: Session, lease_envelope: bytes, lease: Lease) -> None:
+    """Put a lease that was issued again, with higher limits, in the place of the one before.
+
+    Its further amount is counted against the hold, which must have grown for it before. The same
+    again is no error. Raises LedgerError if no such lane is open, if more than the limits differs
+    or one of them is lower, or if the hold does not cover it; HoldUnknown or HoldResolved.
+    """
+    if _lease_in(lease_envelope) != lease:
+        raise LedgerError("The envelope does not hold this lease.")
+    hold = _lock_hold(session, lease.hold_id)
+    query = select(_LANE.c.lease).where(_LANE.c.lease_id == lease.lease_id)
+    known = session.execute(query.with_for_update(key_share=True)).scalar_one_or_none()
+    if known is None:
+        raise LedgerError(f"There is no lease {lease.lease_id.hex()} to extend.")
+    if known == lease_envelope:
+        return
+    earlier = _lease_in(known)
+    try:
+        lease.check_grows_from(earlier)
+    except ProtocolError as error:
+        raise LedgerError(str(error)) from None
+    _count_leased(session, hold, lease, lease.amount_nanos_max - earlier.amount_nanos_max)
+    values = {
+        "lease": lease_envelope,
+        "amount_nanos_max": lease.amount_nanos_max,
+        "settle_by_s": lease.settle_by_s,
+    }
+    session.execute(update(_LANE).where(_LANE.c.lease_id == lease.lease_id).values(values))
+
+
+def load_leases(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lease]:
+    """The leases of these ids as they are now, no row locked; unknown ids are left out."""
+    leases: dict[bytes, Lease] = {}
+    ordered = sorted(set(lease_ids))
+    for start in range(0, len(ordered), ROWS_PER_QUERY):
+        some = is_one_of(session, _LANE.c.lease_id, ordered[start : start + ROWS_PER_QUERY])
+        for row in session.execute(select(_LANE.c.lease_id, _LANE.c.lease).where(some)):
+            leases[row.lease_id] = _lease_in(row.lease)
+    return leases
 
 
 def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane]:
@@ -79,48 +131,58 @@ def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane
     for start in range(0, len(ordered), ROWS_PER_QUERY):
         query = (
             select(_LANE)
-            .where(_LANE.c.lease_id.in_(ordered[start : start + ROWS_PER_QUERY]))
+            .where(is_one_of(session, _LANE.c.lease_id, ordered[start : start + ROWS_PER_QUERY]))
             .order_by(_LANE.c.lease_id)
-            .with_for_update()
+            .with_for_update(key_share=True)
         )
         for row in session.execute(query):
-            lanes[row.lease_id] = Lane(_lease_in(row.lease), row.lease, row.settled, _mark(row))
+            lanes[row.lease_id] = lane_of(row)
     return lanes
+
+
+def lane_of(row: Row[Any]) -> Lane:
+    """A whole row of the lanes' table as a lane."""
+    return Lane(_lease_in(row.lease), row.lease, row.settled, _mark(row))
 
 
 def move_lanes(session: Session, marks: Mapping[bytes, Watermark]) -> None:
     """Store new watermarks by lease id; the caller holds the rows' locks."""
-    rows = [{"key": lease_id, **_columns(mark)} for lease_id, mark in marks.items()]
-    session.execute(update(_LANE).where(_LANE.c.lease_id == bindparam("key")), rows)
+    rows = [{"lease_id": lease_id, **mark_columns(mark)} for lease_id, mark in marks.items()]
+    update_rows(session, _LANE, "lease_id", rows)
 
 
 def _lease_from_hold(session: Session, lease: Lease) -> None:
     """Count the lease against its hold, only if the hold covers it at this very moment."""
-    query = select(_HOLD).where(_HOLD.c.hold_id == lease.hold_id).with_for_update()
-    hold = session.execute(query).one_or_none()
-    if hold is None:
-        raise HoldUnknown(lease.hold_id)
-    if hold.charged_nanos is not None:
-        raise HoldResolved(lease.hold_id)
+    hold = _lock_hold(session, lease.hold_id)
     lanes = select(func.count()).select_from(_LANE).where(_LANE.c.hold_id == lease.hold_id)
     if session.execute(lanes).scalar_one() >= LANES_PER_HOLD_MAX:
         raise LedgerError(f"A hold backs at most {LANES_PER_HOLD_MAX} leases.")
+    _count_leased(session, hold, lease, lease.amount_nanos_max)
+
+
+def _lock_hold(session: Session, hold_id: bytes) -> Row[Any]:
+    query = select(_HOLD).where(_HOLD.c.hold_id == hold_id).with_for_update(key_share=True)
+    hold = session.execute(query).one_or_none()
+    if hold is None:
+        raise HoldUnknown(hold_id)
+    if hold.charged_nanos is not None:
+        raise HoldResolved(hold_id)
+    return hold
+
+
+def _count_leased(session: Session, hold: Row[Any], lease: Lease, more: Nanos) -> None:
+    """Add `more` to what is leased under the hold, if with the fee it is covered."""
     leasable = _leasable_nanos(hold.amount_nanos, lease.fee_basis_points)
-    settle_by_s = max(hold.settle_by_s, lease.settle_by_s)
     same_fee = or_(
         _HOLD.c.fee_basis_points.is_(None), _HOLD.c.fee_basis_points == lease.fee_basis_points
     )
     statement = (
         update(_HOLD)
-        .where(
-            _HOLD.c.hold_id == lease.hold_id,
-            _HOLD.c.leased_nanos + lease.amount_nanos_max <= leasable,
-            same_fee,
-        )
+        .where(_HOLD.c.hold_id == lease.hold_id, _HOLD.c.leased_nanos + more <= leasable, same_fee)
         .values(
-            leased_nanos=_HOLD.c.leased_nanos + lease.amount_nanos_max,
+            leased_nanos=_HOLD.c.leased_nanos + more,
             fee_basis_points=lease.fee_basis_points,
-            settle_by_s=settle_by_s,
+            settle_by_s=max(hold.settle_by_s, lease.settle_by_s),
         )
     )
     if lease.amount_nanos_max > AMOUNT_NANOS_MAX or changed_rows(session, statement) != 1:
@@ -144,7 +206,8 @@ def _lease_in(envelope: bytes) -> Lease:
     return decode_fields(Lease, decode_canonical(Envelope.decode(envelope).payload))
 
 
-def _columns(mark: Watermark) -> dict[str, Any]:
+def mark_columns(mark: Watermark) -> dict[str, Any]:
+    """The columns of a lane's row that follow from its last receipt."""
     return {
         "last_sequence": mark.sequence,
         "epoch": mark.epoch,

@@ -16,10 +16,14 @@ from protocol.record import decode_canonical, decode_fields, encode_canonical, e
 __all__ = [
     "LANES_PER_HOLD_MAX",
     "LEAF_BYTES_MAX",
+    "BalancesLeaf",
+    "EquivocationLeaf",
     "LaneCredit",
     "Leaf",
     "LeafKind",
+    "ParkLeaf",
     "ReceiptLeaf",
+    "RulingLeaf",
     "SettlementLeaf",
     "decode_leaf",
     "encode_leaf",
@@ -30,7 +34,7 @@ LANES_PER_HOLD_MAX = 512
 """A route has at most 64 hops, and each replacement of some a hold of its own; the rest is room."""
 
 LEAF_BYTES_MAX = 64 * 1024
-"""A receipt's leaf is under 2 KiB; a settlement of 512 lanes is about 45 KiB."""
+"""A receipt's leaf is under 2 KiB; a settlement of 512 lanes is about 50 KiB."""
 
 
 class LeafKind(StrEnum):
@@ -38,6 +42,10 @@ class LeafKind(StrEnum):
 
     RECEIPT = "receipt"
     SETTLEMENT = "settlement"
+    BALANCES = "balances"
+    PARK = "park"
+    RULING = "ruling"
+    EQUIVOCATION = "equivocation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,13 @@ class LaneCredit:
     lease_id: bytes
     provider: PeerId
     nanos: Nanos
+    parked: bool = False
+    """Nobody has it yet: it lies under the lease's name until a ruling says whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettlementLeaf:
-    """How one hold was resolved: charged = Σ credits + fee."""
+    """How one hold was resolved: charged = Σ credits + fee, parked credits among them."""
 
     hold_id: bytes
     charged_nanos: Nanos
@@ -69,11 +79,68 @@ class SettlementLeaf:
     """One a lease that had a receipt, in order of lease id."""
 
 
-Leaf = ReceiptLeaf | SettlementLeaf
+@dataclass(frozen=True, slots=True)
+class ParkLeaf:
+    """What was credited before and is nobody's now: a claim against its output is examined."""
 
-_KINDS: dict[LeafKind, type[ReceiptLeaf] | type[SettlementLeaf]] = {
+    dispute_id: bytes
+    lease_id: bytes
+    provider: PeerId
+    nanos: Nanos
+    reason: str
+
+    def __post_init__(self) -> None:
+        if self.nanos <= 0:
+            raise RemoteProtocolError("What is parked is more than nothing.")
+
+
+@dataclass(frozen=True, slots=True)
+class RulingLeaf:
+    """Whose parked money is: both amounts leave what is parked under the lease."""
+
+    dispute_id: bytes
+    lease_id: bytes
+    provider: PeerId
+    to_provider_nanos: Nanos
+    to_buyer_nanos: Nanos
+    reason: str
+    """In words, as it was approved."""
+
+    def __post_init__(self) -> None:
+        if self.to_provider_nanos < 0 or self.to_buyer_nanos < 0:
+            raise RemoteProtocolError("A ruling gives; it takes nothing.")
+
+
+@dataclass(frozen=True, slots=True)
+class EquivocationLeaf:
+    """Two receipts of one payer that cannot both be true: proof by itself."""
+
+    lease_envelope: bytes
+    first: bytes
+    """Co-signed, as the one that was known before came."""
+    second: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BalancesLeaf:
+    """What was owed to buyers and providers in all: the root of a tree over their accounts."""
+
+    root: bytes
+    sum_nanos: Nanos
+    count: int
+    """Accounts in the tree."""
+    taken_at_s: int
+
+
+Leaf = ReceiptLeaf | SettlementLeaf | BalancesLeaf | ParkLeaf | RulingLeaf | EquivocationLeaf
+
+_KINDS: dict[LeafKind, type[Leaf]] = {
     LeafKind.RECEIPT: ReceiptLeaf,
     LeafKind.SETTLEMENT: SettlementLeaf,
+    LeafKind.BALANCES: BalancesLeaf,
+    LeafKind.PARK: ParkLeaf,
+    LeafKind.RULING: RulingLeaf,
+    LeafKind.EQUIVOCATION: EquivocationLeaf,
 }
 
 
@@ -84,6 +151,14 @@ def kind_of(leaf: Leaf) -> LeafKind:
             return LeafKind.RECEIPT
         case SettlementLeaf():
             return LeafKind.SETTLEMENT
+        case BalancesLeaf():
+            return LeafKind.BALANCES
+        case ParkLeaf():
+            return LeafKind.PARK
+        case RulingLeaf():
+            return LeafKind.RULING
+        case EquivocationLeaf():
+            return LeafKind.EQUIVOCATION
 
 
 def encode_leaf(leaf: Leaf) -> bytes:
@@ -96,7 +171,7 @@ def decode_leaf(data: bytes) -> Leaf:
     try:
         value = decode_canonical(data, size_max=LEAF_BYTES_MAX)
         if not isinstance(value, list) or len(value) != 2 or value[0] not in list(LeafKind):
-            raise AuditFailed("The entry is neither a receipt nor a settlement.")
+            raise AuditFailed("The entry is of no kind that is known.")
         return decode_fields(_KINDS[LeafKind(value[0])], value[1])
     except RemoteProtocolError as error:
         raise AuditFailed(f"The entry does not parse: {error}") from None

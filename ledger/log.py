@@ -1,29 +1,42 @@
 """The public log in the database: append, page through, prove, and sign.
 
 The head row's lock orders appends; an index is given out in the transaction that writes its leaf,
-so it is never answered for a leaf that was lost. Roots of full subtrees are stored for every eighth
-level, so a proof reads a few pages of at most 256 hashes, however long the log.
+so it is never answered for a leaf that was lost. Hashes are stored as tiles, so a proof reads a few
+rows, however long the log.
 """
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from sqlalchemy import insert, select, update
 
 from ledger.accounts import AccountCode
 from ledger.balances import Balances, changed_rows
+from ledger.bulk import insert_rows
 from ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.database import Session, insert_missing, metadata
 from ledger.errors import AuditFailed, ForkDetected, LedgerError
 from ledger.leaf import Leaf, encode_leaf, kind_of
-from ledger.models import CheckpointRow, LeafRow, LogHeadRow, NodeRow
+from ledger.log_hashes import LogHashes
+from ledger.models import CheckpointRow, LeafRow, LogHeadRow
+from ledger.tiles import (
+    ENTRY_BYTES_MAX,
+    TILE_HASHES,
+    TILE_HEIGHT,
+    TileName,
+    encode_entries,
+    subtree_from_tiles,
+    tile_width,
+)
 from ledger.tree import (
     Frontier,
+    SubtreeRoot,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
-    node_hash,
     tree_root,
     verify_consistency,
 )
@@ -32,10 +45,8 @@ from protocol.identity import KeyPair
 __all__ = ["LEAVES_PER_PAGE_MAX", "Log", "SignedCheckpoint", "publish_checkpoint"]
 
 LEAVES_PER_PAGE_MAX = 1000
-_TILE_LEVELS = 8
 
 _LEAF = metadata.tables[LeafRow.__tablename__]
-_NODE = metadata.tables[NodeRow.__tablename__]
 _HEAD = metadata.tables[LogHeadRow.__tablename__]
 _CHECKPOINT = metadata.tables[CheckpointRow.__tablename__]
 
@@ -51,6 +62,7 @@ class SignedCheckpoint:
     charged_nanos: int
     credited_nanos: int
     fee_nanos: int
+    parked_nanos: int = 0
 
     @property
     def totals(self) -> dict[str, int]:
@@ -59,6 +71,7 @@ class SignedCheckpoint:
             "charged_nanos": self.charged_nanos,
             "credited_nanos": self.credited_nanos,
             "fee_nanos": self.fee_nanos,
+            "parked_nanos": self.parked_nanos,
         }
 
 
@@ -67,6 +80,7 @@ class Log:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._hashes = LogHashes(session)
 
     @property
     def size(self) -> int:
@@ -77,25 +91,24 @@ class Log:
         """Add leaves in this order; gives their indexes."""
         if not leaves:
             return range(0)
+        # all that needs no order comes before the lock: nobody else appends while it is held
+        entries = [(kind_of(leaf).value, encode_leaf(leaf)) for leaf in leaves]
+        if max(len(payload) for _, payload in entries) > ENTRY_BYTES_MAX:
+            raise LedgerError(f"An entry has at most {ENTRY_BYTES_MAX} bytes.")
+        hashes = [leaf_hash(payload) for _, payload in entries]
         frontier = self.lock_head()
-        start, rows, nodes = frontier.size, [], []
-        for leaf in leaves:
-            payload = encode_leaf(leaf)
-            digest = leaf_hash(payload)
-            rows.append(
-                {
-                    "leaf_index": frontier.size,
-                    "kind": kind_of(leaf).value,
-                    "payload": payload,
-                    "hash": digest,
-                }
-            )
-            for level, index, root in frontier.append(digest):
-                if level % _TILE_LEVELS == 0:
-                    nodes.append({"level": level, "node_index": index, "hash": root})
-        self._session.execute(insert(_LEAF), rows)
-        if nodes:
-            self._session.execute(insert(_NODE), nodes)
+        start = frontier.size
+        nodes: dict[int, list[bytes]] = defaultdict(list)
+        for digest in hashes:
+            for level, _, root in frontier.append(digest):
+                if level % TILE_HEIGHT == 0:
+                    nodes[level // TILE_HEIGHT].append(root)
+        rows = [
+            {"leaf_index": index, "kind": kind, "payload": payload, "hash": digest}
+            for index, (kind, payload), digest in zip(count(start), entries, hashes, strict=False)
+        ]
+        insert_rows(self._session, _LEAF, rows)
+        self._hashes.add(start, hashes, nodes)
         grown = update(_HEAD).where(_HEAD.c.id == 1, _HEAD.c.size == start)
         values = {"size": frontier.size, "frontier": frontier.encode()}
         if changed_rows(self._session, grown.values(values)) != 1:
@@ -105,17 +118,25 @@ class Log:
     def root(self, size: int) -> bytes:
         """Root over the first `size` leaves; raises AuditFailed beyond the end."""
         self._check_size(size)
-        return tree_root(size, self._subtree)
+        return tree_root(size, self._subtrees(size))
 
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """That leaf `index` is in the tree of `size`."""
         self._check_size(size)
-        return inclusion_proof(index, size, self._subtree)
+        return inclusion_proof(index, size, self._subtrees(size))
 
     def consistency_proof(self, old_size: int, size: int) -> list[bytes]:
         """That the tree of `size` begins with the tree of `old_size`."""
         self._check_size(size)
-        return consistency_proof(old_size, size, self._subtree)
+        return consistency_proof(old_size, size, self._subtrees(size))
+
+    def tile(self, name: TileName) -> bytes:
+        """A tile's hashes, or its entries; raises AuditFailed for what the log does not have."""
+        if name.width > tile_width(name.level or 0, name.index, self.size):
+            raise AuditFailed(f"The log has {self.size} entries, and no {name.path}.")
+        if name.level is not None:
+            return self._hashes.tile(name.level, name.index, name.width)
+        return encode_entries(self.page(name.index * TILE_HASHES, name.width))
 
     def page(self, start: int, count: int) -> list[bytes]:
         """Payloads of up to `count` leaves from `start`, at most LEAVES_PER_PAGE_MAX."""
@@ -125,54 +146,33 @@ class Log:
 
     def latest(self) -> SignedCheckpoint | None:
         """The newest published checkpoint."""
+        return self.checkpoint_at()
+
+    def checkpoint_at(self, size_max: int | None = None) -> SignedCheckpoint | None:
+        """The newest published checkpoint of at most `size_max` entries."""
         query = select(_CHECKPOINT).order_by(_CHECKPOINT.c.size.desc()).limit(1)
+        if size_max is not None:
+            query = query.where(_CHECKPOINT.c.size <= size_max)
         row = self._session.execute(query).one_or_none()
         return SignedCheckpoint(**row._mapping) if row else None
 
     def lock_head(self) -> Frontier:
         """The right edge; nobody else appends or signs before this transaction ends."""
-        insert_missing(
-            self._session,
-            _HEAD,
-            [{"id": 1, "size": 0, "frontier": b"", "checkpoint_size": 0}],
-        )
         query = select(_HEAD.c.size, _HEAD.c.frontier).with_for_update()
-        size, encoded = self._session.execute(query).one()
+        head = self._session.execute(query).one_or_none()
+        if head is None:
+            first = {"id": 1, "size": 0, "frontier": b"", "checkpoint_size": 0}
+            insert_missing(self._session, _HEAD, [first])
+            head = self._session.execute(query).one()
+        size, encoded = head
         return Frontier(size, encoded)
 
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self.size:
             raise AuditFailed(f"The log has {self.size} entries, not {size}.")
 
-    def _subtree(self, level: int, index: int) -> bytes:
-        """Root of a full subtree, from the nearest stored level at or below `level`."""
-        stored = level - level % _TILE_LEVELS
-        hashes = self._stored(stored, index << (level - stored), 1 << (level - stored))
-        while len(hashes) > 1:
-            hashes = [node_hash(*hashes[pair : pair + 2]) for pair in range(0, len(hashes), 2)]
-        return hashes[0]
-
-    def _stored(self, level: int, start: int, count: int) -> list[bytes]:
-        if level == 0:
-            query = (
-                select(_LEAF.c.hash)
-                .where(_LEAF.c.leaf_index.between(start, start + count - 1))
-                .order_by(_LEAF.c.leaf_index)
-            )
-        else:
-            between = _NODE.c.node_index.between(start, start + count - 1)
-            query = (
-                select(_NODE.c.hash)
-                .where(_NODE.c.level == level, between)
-                .order_by(_NODE.c.node_index)
-            )
-        hashes = list(self._session.execute(query).scalars())
-        if len(hashes) != count:
-            raise ForkDetected(
-                f"The log lacks {count - len(hashes)} hashes at level {level}.",
-                hint="Stop, and restore the database from a backup.",
-            )
-        return hashes
+    def _subtrees(self, size: int) -> SubtreeRoot:
+        return subtree_from_tiles(size, self._hashes.tile)
 
 
 def publish_checkpoint(session: Session, key: KeyPair, origin: str, now_s: int) -> SignedCheckpoint:
@@ -211,6 +211,7 @@ def _totals(session: Session) -> dict[str, int]:
         "charged_nanos": totals[AccountCode.CLEARING_SETTLE].credits_posted,
         "credited_nanos": totals[AccountCode.PROVIDER_EARNED].credits_posted,
         "fee_nanos": totals[AccountCode.FEE].credits_posted,
+        "parked_nanos": totals[AccountCode.DISPUTED].posted_nanos,
     }
 
 

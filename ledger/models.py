@@ -1,8 +1,9 @@
 """The ledger's tables. Money is nanos in BIGINT, times are unix seconds in BIGINT.
 
-Immutable, held so by triggers (`ledger/triggers.py`): transfer, receipt, leaf, checkpoint, node.
-Working state, changed only by conditional updates: account, hold, lane, log head; each of their
-numbers can be computed again from the immutable rows, and `ledger/invariants.py` does.
+Immutable, held so by triggers (`ledger/triggers.py`): transfer, receipt, hold closing, leaf,
+checkpoint, node. Working state, changed only by conditional updates: account, hold, lane, log head;
+each of their values can be computed again from the immutable rows, and `ledger/invariants.py` with
+`ledger/integrity.py` does.
 """
 
 from enum import StrEnum
@@ -11,13 +12,16 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn, RowId
+from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
+from ledger.tree_models import CheckpointRow, LeafRow, LogHeadRow, NodeRow
 
 __all__ = [
     "AMOUNT_NANOS_MAX",
     "BALANCE_NANOS_MAX",
+    "PARTS_PER_HOLD_MAX",
     "AccountRow",
     "CheckpointRow",
+    "HoldClosingRow",
     "HoldRow",
     "LaneRow",
     "LeafRow",
@@ -34,6 +38,10 @@ AMOUNT_NANOS_MAX = 2**60
 
 BALANCE_NANOS_MAX = 2**62
 """Above every balance: one more movement still fits 63 bits, so a sum is refused, never wrapped."""
+
+
+PARTS_PER_HOLD_MAX = 1024
+"""Each is a row to resolve when the hold is settled; a session of days grows by fewer."""
 
 
 class TransferState(StrEnum):
@@ -89,7 +97,6 @@ class TransferRow(Base, table=True):
 
     __tablename__: ClassVar[str] = "ledger_transfer"
     __table_args__ = (
-        UniqueConstraint("code", "ref"),
         CheckConstraint(f"amount_nanos > 0 AND amount_nanos <= {AMOUNT_NANOS_MAX}", name="amount"),
         CheckConstraint("debit <> credit", name="two_accounts"),
         CheckConstraint("state IN ('posted', 'pending', 'post', 'void')", name="state"),
@@ -107,27 +114,33 @@ class TransferRow(Base, table=True):
         Index(None, "credit"),
     )
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=RowId)
+    id: bytes = Field(primary_key=True, max_length=16)
+    """`row_digest.transfer_id` of code and ref."""
     debit: str = Field(max_length=160, foreign_key="ledger_account.name")
     credit: str = Field(max_length=160, foreign_key="ledger_account.name")
     amount_nanos: NanosColumn
     state: str = Field(default=TransferState.POSTED.value, max_length=8)
-    pending_id: int | None = Field(
-        default=None, sa_type=BigInteger, foreign_key="ledger_transfer.id"
-    )
+    pending_id: bytes | None = Field(default=None, max_length=16, foreign_key="ledger_transfer.id")
     code: str = Field(max_length=32)
     ref: str = Field(max_length=160)
     created_at_s: BigInt
     expires_at_s: BigIntOrNone = None
     """Of a pending row: when the hold may be released at the latest."""
+    digest: bytes = Field(max_length=16)
+    """`row_digest.transfer_digest` of the other columns."""
 
 
 class HoldRow(Base, table=True):
-    """What stands behind one pending transfer: how much of it is leased, and whether it is over."""
+    """What stands behind the pending transfers of one hold: how much is leased, whether it is over.
+
+    Its transfers are `hold` with ref = the id in hex for the first part, and `:1`, `:2` … behind it
+    for what it has grown by.
+    """
 
     __tablename__: ClassVar[str] = "ledger_hold"
     __table_args__ = (
         CheckConstraint("amount_nanos > 0", name="amount"),
+        CheckConstraint(f"parts BETWEEN 1 AND {PARTS_PER_HOLD_MAX}", name="parts"),
         CheckConstraint("leased_nanos BETWEEN 0 AND amount_nanos", name="leased"),
         CheckConstraint("fee_basis_points BETWEEN 0 AND 10000", name="fee"),
         CheckConstraint("charged_nanos BETWEEN 0 AND amount_nanos", name="charged"),
@@ -140,20 +153,29 @@ class HoldRow(Base, table=True):
     )
 
     hold_id: bytes = Field(primary_key=True, max_length=16)
-    transfer_id: int = Field(sa_type=BigInteger, foreign_key="ledger_transfer.id", unique=True)
     buyer: str = Field(max_length=128)
     """Owner of the debited buyer_cash account."""
     amount_nanos: NanosColumn
+    """Of all its parts."""
+    parts: BigInt = 1
     leased_nanos: NanosColumn = 0
     """Sum of `amount_nanos_max` of its leases."""
     fee_basis_points: BigIntOrNone = None
     """Of its leases; all have the same."""
     settle_by_s: BigInt
-    """The hold's expiry or its latest lease's `settle_by_s`, whichever is later."""
+    """The latest expiry of its parts or `settle_by_s` of its leases."""
     closed: bool = False
     """The session is over: nothing more will be leased under this hold."""
     charged_nanos: BigIntOrNone = None
     """None while pending; 0 when released."""
+
+
+class HoldClosingRow(Base, table=True):
+    """The session of this hold is over: said once, and `HoldRow.closed` follows it."""
+
+    __tablename__: ClassVar[str] = "ledger_hold_closing"
+
+    hold_id: bytes = Field(primary_key=True, max_length=16, foreign_key="ledger_hold.hold_id")
 
 
 class LaneRow(Base, table=True):
@@ -211,79 +233,31 @@ class LaneRow(Base, table=True):
 
 
 class ReceiptRow(Base, table=True):
-    """One co-signed receipt that counted when it came, and where the log has it."""
+    """One co-signed receipt that counted when it came, and where the log has it.
+
+    On PostgreSQL a table a window, so that old ones can be archived whole (`ledger/partitions.py`).
+    The window is the lease's, which never changes: so the key still means one row a sequence.
+    """
 
     __tablename__: ClassVar[str] = "ledger_receipt"
     __table_args__ = (
         CheckConstraint("sequence > 0", name="sequence"),
         CheckConstraint("amount_nanos >= 0", name="amount"),
+        UniqueConstraint("leaf_index", "window_index"),
+        {"postgresql_partition_by": "RANGE (window_index)"},
     )
 
     lease_id: bytes = Field(primary_key=True, max_length=16, foreign_key="ledger_lane.lease_id")
-    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    sequence: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    window_index: int = Field(
+        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
+    )
+    """`row_digest.window_of` the lease's `issued_at_s`."""
     cosigned: bytes
     amount_nanos: NanosColumn
-    leaf_index: int = Field(sa_type=BigInteger, foreign_key="ledger_leaf.leaf_index", unique=True)
+    leaf_index: int = Field(sa_type=BigInteger, foreign_key="ledger_leaf.leaf_index")
     received_at_s: BigInt
-
-
-class LeafRow(Base, table=True):
-    """One entry of the public log; `hash` is the RFC 6962 leaf hash of `payload`."""
-
-    __tablename__: ClassVar[str] = "ledger_leaf"
-    __table_args__ = (CheckConstraint("leaf_index >= 0", name="leaf_index"),)
-
-    leaf_index: int = Field(
-        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
-    )
-    kind: str = Field(max_length=16)
-    payload: bytes
-    hash: bytes = Field(max_length=32)
-
-
-class NodeRow(Base, table=True):
-    """Root of one full subtree of the log, kept for every eighth level: proofs read few rows."""
-
-    __tablename__: ClassVar[str] = "ledger_node"
-
-    level: int = Field(
-        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
-    )
-    node_index: int = Field(
-        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
-    )
-    hash: bytes = Field(max_length=32)
-
-
-class LogHeadRow(Base, table=True):
-    """The one row whose lock orders appends: the log's size and its right edge."""
-
-    __tablename__: ClassVar[str] = "ledger_log_head"
-    __table_args__ = (
-        CheckConstraint("id = 1", name="only_one"),
-        CheckConstraint("checkpoint_size BETWEEN 0 AND size", name="checkpoint_size"),
-    )
-
-    id: int = Field(
-        default=1, primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
-    )
-    size: BigInt = 0
-    frontier: bytes = b""
-    """Hashes of the full subtrees that make up the tree, largest first."""
-    checkpoint_size: BigInt = 0
-
-
-class CheckpointRow(Base, table=True):
-    """A signed size and root, with what the book said in the same transaction."""
-
-    __tablename__: ClassVar[str] = "ledger_checkpoint"
-
-    size: int = Field(
-        primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False}
-    )
-    root: bytes = Field(max_length=32)
-    note: str
-    created_at_s: BigInt
-    charged_nanos: NanosColumn
-    credited_nanos: NanosColumn
-    fee_nanos: NanosColumn
+    digest: bytes = Field(max_length=16)
+    """`row_digest.receipt_digest` of the other columns."""

@@ -3,28 +3,45 @@
 Idempotent, and independent of order: the largest sequence counts, a smaller one that comes later is
 acknowledged and pays nothing. Of each lease at most one receipt of a batch is stored, the one that
 counts. What contradicts a receipt that already counts (the same sequence with other content, or a
-later sequence that says less) is refused with the reason; the first to come stands, which a
-provider cannot gain by, for the payer signed both.
+later sequence that says less) is refused with the reason, and kept beside it as proof: that ends
+the lease, see `ledger/equivocation.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import select
 
+from ledger.bulk import insert_rows, is_one_of
 from ledger.database import Session, metadata
-from ledger.errors import LedgerError, ReceiptRejected
+from ledger.equivocation import PAIRS_MAX, Pair, latest_receipt, record
+from ledger.errors import ReceiptRejected
 from ledger.lane import Watermark, check_order
-from ledger.lanes import ROWS_PER_QUERY, Lane, load_lanes, move_lanes, open_lane
+from ledger.lanes import (
+    ROWS_PER_QUERY,
+    Lane,
+    load_lanes,
+    load_leases,
+    move_lanes,
+    open_lane,
+)
 from ledger.leaf import ReceiptLeaf
 from ledger.log import Log
 from ledger.models import ReceiptRow
-from protocol.envelope import Envelope
-from protocol.errors import ProtocolError, VerificationError
+from ledger.receipt_checks import (
+    RECEIPTS_PER_BATCH_MAX,
+    Claim,
+    Verified,
+    payload_of,
+    verify_receipts,
+)
+from ledger.row_digest import receipt_digest, window_of
 from protocol.identity import PeerId
-from protocol.receipt import CosignedReceipt, Receipt
-from protocol.record import decode_canonical, encode_canonical, encode_fields
+from protocol.lease import Lease
+from protocol.receipt import Receipt
 
 __all__ = [
     "RECEIPTS_PER_BATCH_MAX",
@@ -32,10 +49,9 @@ __all__ = [
     "ReceiptStatus",
     "accept_receipts",
     "open_lane",
+    "record_receipts",
+    "verify_receipts",
 ]
-
-RECEIPTS_PER_BATCH_MAX = 1000
-"""Bounds the time one batch holds the write lock: about a second of signatures."""
 
 _RECEIPT = metadata.tables[ReceiptRow.__tablename__]
 
@@ -64,63 +80,53 @@ class ReceiptOutcome:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """One receipt of the batch that verified under its lease."""
-
-    position: int
-    encoded: bytes
-    receipt: Receipt
-
-
 def accept_receipts(
     session: Session, batch: Sequence[bytes], *, provider: PeerId, now_s: int
 ) -> list[ReceiptOutcome]:
     """Take a provider's encoded co-signed receipts; one outcome each, in their order.
 
     Nothing a stranger sends raises, except a batch above RECEIPTS_PER_BATCH_MAX. Outcomes may be
-    told only after the caller has committed.
+    told only after the caller has committed. Who takes many verifies before the transaction begins.
     """
-    if len(batch) > RECEIPTS_PER_BATCH_MAX:
-        raise LedgerError(f"A batch has at most {RECEIPTS_PER_BATCH_MAX} receipts.")
-    outcomes: dict[int, ReceiptOutcome] = {}
-    opened: list[tuple[int, CosignedReceipt, bytes]] = []
-    for position, encoded in enumerate(batch):
-        try:
-            opened.append((position, *_peek(encoded)))
-        except (ProtocolError, VerificationError) as error:
-            outcomes[position] = ReceiptOutcome(b"", ReceiptStatus.REJECTED, str(error))
-    lanes = load_lanes(session, {lease_id for _, _, lease_id in opened})
-    claims: list[_Claim] = []
-    for position, cosigned, lease_id in opened:
-        try:
-            receipt = _verify(cosigned, lease_id, lanes.get(lease_id), provider)
-            claims.append(_Claim(position, batch[position], receipt))
-        except ReceiptRejected as error:
-            outcomes[position] = ReceiptOutcome(lease_id, ReceiptStatus.REJECTED, error.reason)
-    outcomes.update(_judge_all(session, claims, lanes, now_s))
-    return [outcomes[position] for position in range(len(batch))]
+    verified = verify_receipts(batch, partial(load_leases, session), provider=provider)
+    return record_receipts(session, verified, now_s=now_s)
+
+
+def record_receipts(session: Session, verified: Verified, *, now_s: int) -> list[ReceiptOutcome]:
+    """Take what `verify_receipts` has checked; one outcome each, in the batch's order.
+
+    Locks the lanes, then the log's head, which stays locked until the caller commits.
+    """
+    outcomes = {
+        position: ReceiptOutcome(lease_id, ReceiptStatus.REJECTED, reason)
+        for position, (lease_id, reason) in verified.refused.items()
+    }
+    lanes = load_lanes(session, {claim.receipt.lease_id for claim in verified.claims})
+    outcomes.update(_judge_all(session, verified.claims, lanes, now_s))
+    return [outcomes[position] for position in range(verified.size)]
 
 
 def _judge_all(
-    session: Session, claims: Sequence[_Claim], lanes: Mapping[bytes, Lane], now_s: int
+    session: Session, claims: Sequence[Claim], lanes: Mapping[bytes, Lane], now_s: int
 ) -> dict[int, ReceiptOutcome]:
-    stored = _load_stored(session, claims)
-    accepted: list[_Claim] = []
+    # only what a lane's watermark has reached can be stored: mostly nothing is asked for
+    stored = _load_stored(session, [claim for claim in claims if _is_reached(claim.receipt, lanes)])
+    accepted: list[Claim] = []
     outcomes: dict[int, ReceiptOutcome] = {}
-    twins: list[tuple[_Claim, _Claim]] = []
-    first: dict[tuple[bytes, int], _Claim] = {}
+    twins: list[tuple[Claim, Claim]] = []
+    refused: list[Claim] = []
+    first: dict[tuple[bytes, int], Claim] = {}
     # the largest sequence first, so that one row of a lease is stored however many came
     for claim in sorted(claims, key=lambda claim: -claim.receipt.sequence):
         receipt = claim.receipt
         key = (receipt.lease_id, receipt.sequence)
         try:
             if twin := first.get(key):
-                _check_same(receipt, twin.encoded)
+                _check_same(claim, twin.encoded)
                 twins.append((claim, twin))
                 continue
             if known := stored.get(key):
-                _check_same(receipt, known[0])
+                _check_same(claim, known[0])
                 outcomes[claim.position] = _outcome(
                     claim, ReceiptStatus.DUPLICATE, leaf_index=known[1]
                 )
@@ -132,6 +138,7 @@ def _judge_all(
                 outcomes[claim.position] = _outcome(claim, ReceiptStatus.SUPERSEDED)
         except ReceiptRejected as error:
             outcomes[claim.position] = _outcome(claim, ReceiptStatus.REJECTED, error.reason)
+            refused.append(claim)
     accepted.sort(key=lambda claim: claim.position)
     indexes = _store(session, accepted, lanes, now_s)
     for claim, index in zip(accepted, indexes, strict=True):
@@ -139,33 +146,26 @@ def _judge_all(
     for claim, twin in twins:
         twin_index = outcomes[twin.position].leaf_index
         outcomes[claim.position] = _outcome(claim, ReceiptStatus.DUPLICATE, leaf_index=twin_index)
+    if refused:
+        others = {key: claim.encoded for key, claim in first.items()}
+        _prove(session, refused, {key: known[0] for key, known in stored.items()} | others, now_s)
     return outcomes
 
 
-def _peek(encoded: bytes) -> tuple[CosignedReceipt, bytes]:
-    """Which lease a receipt says it is under, before anything in it is trusted."""
-    cosigned = CosignedReceipt.decode(encoded)
-    payload = _field(cosigned.envelope, "payload")
-    return cosigned, _field(payload, "lease_id") if payload else b""
-
-
-def _field(record: bytes, name: str) -> bytes:
-    fields = decode_canonical(record)
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, bytes) else b""
-
-
-def _verify(
-    cosigned: CosignedReceipt, lease_id: bytes, lane: Lane | None, provider: PeerId
-) -> Receipt:
-    if lane is None:
-        raise ReceiptRejected(lease_id, "no such lease was issued here")
-    if lane.lease.provider != provider:
-        raise ReceiptRejected(lease_id, "the lease is another provider's")
-    try:
-        return cosigned.open(lane.lease)
-    except (ProtocolError, VerificationError) as error:
-        raise ReceiptRejected(lease_id, str(error)) from None
+def _prove(
+    session: Session,
+    refused: Sequence[Claim],
+    others: Mapping[tuple[bytes, int], bytes],
+    now_s: int,
+) -> None:
+    """Keep what a payer has contradicted itself with, of those refused; not all of them do."""
+    pairs: list[Pair] = []
+    for claim in refused[:PAIRS_MAX]:
+        lease_id = claim.receipt.lease_id
+        other = others.get((lease_id, claim.receipt.sequence)) or latest_receipt(session, lease_id)
+        if other is not None:
+            pairs.append(Pair(lease_id, other, claim.encoded))
+    record(session, pairs, now_s)
 
 
 def _advance(lane: Lane, receipt: Receipt, now_s: int) -> bool:
@@ -188,10 +188,14 @@ def _advance(lane: Lane, receipt: Receipt, now_s: int) -> bool:
     return True
 
 
-def _check_same(receipt: Receipt, encoded: bytes) -> None:
+def _is_reached(receipt: Receipt, lanes: Mapping[bytes, Lane]) -> bool:
+    return receipt.sequence <= lanes[receipt.lease_id].mark.sequence
+
+
+def _check_same(claim: Claim, encoded: bytes) -> None:
     """Equal content under equal sequence is a replay; anything else is equivocation."""
-    payload = Envelope.decode(CosignedReceipt.decode(encoded).envelope).payload
-    if payload != encode_canonical(encode_fields(receipt)):
+    if claim.encoded != encoded and claim.payload != payload_of(encoded):
+        receipt = claim.receipt
         raise ReceiptRejected(
             receipt.lease_id,
             f"equivocation: the payer signed two different receipts {receipt.sequence}",
@@ -199,50 +203,61 @@ def _check_same(receipt: Receipt, encoded: bytes) -> None:
 
 
 def _store(
-    session: Session, accepted: Sequence[_Claim], lanes: Mapping[bytes, Lane], now_s: int
+    session: Session, accepted: Sequence[Claim], lanes: Mapping[bytes, Lane], now_s: int
 ) -> range:
     """Leaf, receipt and watermark of each, in one transaction; gives the leaf indexes."""
     if not accepted:
         return range(0)
+    marks = {claim.receipt.lease_id: Watermark.of(claim.receipt) for claim in accepted}
+    move_lanes(session, marks)
+    # the log's head comes late: nobody else appends until this transaction ends
     leaves = [
         ReceiptLeaf(lanes[claim.receipt.lease_id].envelope, claim.encoded) for claim in accepted
     ]
     indexes = Log(session).append(leaves)
     rows = [
-        {
-            "lease_id": claim.receipt.lease_id,
-            "sequence": claim.receipt.sequence,
-            "cosigned": claim.encoded,
-            "amount_nanos": claim.receipt.amount_nanos,
-            "leaf_index": index,
-            "received_at_s": now_s,
-        }
+        _row(claim, lanes[claim.receipt.lease_id].lease, index, now_s)
         for claim, index in zip(accepted, indexes, strict=True)
     ]
-    session.execute(insert(_RECEIPT), rows)
-    marks = {claim.receipt.lease_id: Watermark.of(claim.receipt) for claim in accepted}
-    move_lanes(session, marks)
+    insert_rows(session, _RECEIPT, rows)
     return indexes
 
 
+def _row(claim: Claim, lease: Lease, leaf_index: int, now_s: int) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "lease_id": claim.receipt.lease_id,
+        "sequence": claim.receipt.sequence,
+        "window_index": window_of(lease.issued_at_s),
+        "cosigned": claim.encoded,
+        "amount_nanos": claim.receipt.amount_nanos,
+        "leaf_index": leaf_index,
+        "received_at_s": now_s,
+    }
+    return values | {"digest": receipt_digest(values)}
+
+
 def _load_stored(
-    session: Session, claims: Sequence[_Claim]
+    session: Session, claims: Sequence[Claim]
 ) -> dict[tuple[bytes, int], tuple[bytes, int]]:
     """Receipts already stored under the claims' (lease, sequence): their bytes and leaf index."""
     keys = sorted({(claim.receipt.lease_id, claim.receipt.sequence) for claim in claims})
     stored: dict[tuple[bytes, int], tuple[bytes, int]] = {}
-    key_columns = tuple_(_RECEIPT.c.lease_id, _RECEIPT.c.sequence)
     for start in range(0, len(keys), ROWS_PER_QUERY):
+        some = keys[start : start + ROWS_PER_QUERY]
+        # a few more rows than asked for, where a lease has several sequences in the batch
         query = select(
             _RECEIPT.c.lease_id, _RECEIPT.c.sequence, _RECEIPT.c.cosigned, _RECEIPT.c.leaf_index
-        ).where(key_columns.in_(keys[start : start + ROWS_PER_QUERY]))
+        ).where(
+            is_one_of(session, _RECEIPT.c.lease_id, sorted({lease_id for lease_id, _ in some})),
+            is_one_of(session, _RECEIPT.c.sequence, sorted({sequence for _, sequence in some})),
+        )
         for lease_id, sequence, cosigned, leaf_index in session.execute(query):
             stored[lease_id, sequence] = (cosigned, leaf_index)
     return stored
 
 
 def _outcome(
-    claim: _Claim, status: ReceiptStatus, reason: str = "", *, leaf_index: int | None = None
+    claim: Claim, status: ReceiptStatus, reason: str = "", *, leaf_index: int | None = None
 ) -> ReceiptOutcome:
     receipt = claim.receipt
     return ReceiptOutcome(receipt.lease_id, status, reason, leaf_index, receipt.sequence)

@@ -2,36 +2,38 @@
 
 A hold is ready when it is closed and each of its leases has had its final receipt, or when its
 time for receipts is over. One SQL transaction posts the buyer's charge, every provider's credit
-and the fee, moves the watermarks, and appends the settlement to the log.
+and the fee, moves the watermarks, and appends the settlement to the log. What neighbours contradict
+one another about goes to nobody: see `ledger/parking.py`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, exists, not_, or_, select, update
+from sqlalchemy import Row, and_, exists, insert, not_, or_, select, update
 
 from ledger.accounts import AccountCode, AccountRef
 from ledger.balances import changed_rows
-from ledger.book import CLEARING, Book
+from ledger.book import Book, Resolution, fee_of
 from ledger.database import Session, metadata
 from ledger.errors import HoldUnknown
-from ledger.leaf import LaneCredit, SettlementLeaf
+from ledger.lanes import lane_of
+from ledger.leaf import LaneCredit, Leaf, SettlementLeaf
 from ledger.log import Log
-from ledger.models import HoldRow, LaneRow
+from ledger.models import HoldClosingRow, HoldRow, LaneRow
+from ledger.parking import disputed_account, look_for_mismatches, open_disputes
 from ledger.settlement import HoldSettlement, LaneState, settle_hold
 from protocol.identity import PeerId
 from protocol.money import Nanos
 
-__all__ = ["FEE", "SETTLED_AT_ONCE_MAX", "SettledHold", "mark_closed", "settle_ready"]
+__all__ = ["SETTLED_AT_ONCE_MAX", "SettledHold", "mark_closed", "settle_ready"]
 
 SETTLED_AT_ONCE_MAX = 500
 """Holds of one transaction: bounds how long the write lock is held."""
 
-FEE = AccountRef(AccountCode.FEE)
-
 _HOLD = metadata.tables[HoldRow.__tablename__]
+_CLOSING = metadata.tables[HoldClosingRow.__tablename__]
 _LANE = metadata.tables[LaneRow.__tablename__]
 
 
@@ -53,8 +55,12 @@ def mark_closed(session: Session, hold_id: bytes) -> None:
 
     A closed hold settles as soon as every lease under it has had its final receipt.
     """
-    statement = update(_HOLD).where(_HOLD.c.hold_id == hold_id).values(closed=True)
-    if changed_rows(session, statement) != 1:
+    was_open = update(_HOLD).where(_HOLD.c.hold_id == hold_id, not_(_HOLD.c.closed))
+    if changed_rows(session, was_open.values(closed=True)) == 1:
+        session.execute(insert(_CLOSING), {"hold_id": hold_id})
+        return
+    known = select(_HOLD.c.hold_id).where(_HOLD.c.hold_id == hold_id)
+    if session.execute(known).one_or_none() is None:
         raise HoldUnknown(hold_id)
 
 
@@ -64,19 +70,16 @@ def settle_ready(session: Session, *, now_s: int, limit: int) -> list[SettledHol
     if not holds:
         return []
     lanes = _load_lanes(session, [hold.hold_id for hold in holds])
-    book = Book(session)
-    # everything at once and in one order, so that two settling workers cannot deadlock
-    providers = {lane.provider for rows in lanes.values() for lane in rows}
-    book.lock(
-        [
-            CLEARING,
-            FEE,
-            *(AccountRef(AccountCode.BUYER_CASH, hold.buyer) for hold in holds),
-            *(AccountRef(AccountCode.PROVIDER_EARNED, provider) for provider in providers),
-        ]
-    )
-    pairs = [(hold, _post(book, hold, lanes[hold.hold_id], now_s)) for hold in holds]
-    leaves = [leaf for _, leaf in pairs if leaf is not None]
+    whole = [lane_of(row) for rows in lanes.values() for row in rows]
+    findings = look_for_mismatches(session, whole)
+    settled = [_post(hold, lanes[hold.hold_id], findings.parked) for hold in holds]
+    Book(session).resolve_all([resolution for resolution, _ in settled], now_s=now_s)
+    leaves: list[Leaf] = [leaf for _, leaf in settled if leaf is not None]
+    if findings.mismatches:
+        credited = [credit for _, leaf in settled if leaf is not None for credit in leaf.credits]
+        buyers = {hold.hold_id: hold.buyer for hold in holds}
+        leaves += open_disputes(session, findings, whole, credited, buyers, now_s=now_s)
+    # the log's head comes last: nobody else appends until this transaction ends
     indexes = iter(Log(session).append(leaves))
     return [
         SettledHold(
@@ -87,7 +90,7 @@ def settle_ready(session: Session, *, now_s: int, limit: int) -> list[SettledHol
             credits=leaf.credits if leaf else (),
             leaf_index=next(indexes) if leaf else None,
         )
-        for hold, leaf in pairs
+        for hold, (_, leaf) in zip(holds, settled, strict=True)
     ]
 
 
@@ -101,7 +104,7 @@ def _load_ready(session: Session, now_s: int, limit: int) -> Sequence[Row[Any]]:
         )
         .order_by(_HOLD.c.settle_by_s, _HOLD.c.hold_id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     return session.execute(query).all()
 
@@ -112,7 +115,7 @@ def _load_lanes(session: Session, hold_ids: Sequence[bytes]) -> dict[bytes, list
         select(_LANE)
         .where(_LANE.c.hold_id.in_(hold_ids))
         .order_by(_LANE.c.lease_id)
-        .with_for_update()
+        .with_for_update(key_share=True)
     )
     lanes: dict[bytes, list[Row[Any]]] = defaultdict(list)
     for row in session.execute(query):
@@ -122,9 +125,9 @@ def _load_lanes(session: Session, hold_ids: Sequence[bytes]) -> dict[bytes, list
 
 
 def _post(
-    book: Book, hold: Row[Any], lanes: Sequence[Row[Any]], now_s: int
-) -> SettlementLeaf | None:
-    """Post one hold through the book; gives its entry for the log, if anything was received."""
+    hold: Row[Any], lanes: Sequence[Row[Any]], parked: Set[bytes]
+) -> tuple[Resolution, SettlementLeaf | None]:
+    """What becomes of one hold, and its entry for the log if anything was received."""
     states = [
         LaneState(
             PeerId.from_text(lane.provider), lane.amount_received_nanos, lane.amount_settled_nanos
@@ -133,22 +136,29 @@ def _post(
     ]
     settlement = settle_hold(states, hold.fee_basis_points or 0)
     postings = [
-        (AccountRef(AccountCode.PROVIDER_EARNED, str(provider)), nanos)
-        for provider, nanos in settlement.credits
+        (
+            disputed_account(lane.lease_id)
+            if lane.lease_id in parked
+            else AccountRef(AccountCode.PROVIDER_EARNED, str(provider)),
+            nanos,
+        )
+        for lane, (provider, nanos) in zip(lanes, settlement.credits, strict=True)
     ]
-    postings.append((FEE, settlement.fee_nanos))
-    book.post_hold(hold.hold_id, settlement.charged_nanos, postings, now_s=now_s)
-    return _leaf(hold, lanes, settlement) if lanes else None
+    postings.append((fee_of(hold.hold_id), settlement.fee_nanos))
+    resolution = Resolution(hold, settlement.charged_nanos, postings)
+    return resolution, _leaf(hold, lanes, settlement, parked) if lanes else None
 
 
-def _leaf(hold: Row[Any], lanes: Sequence[Row[Any]], settlement: HoldSettlement) -> SettlementLeaf:
+def _leaf(
+    hold: Row[Any], lanes: Sequence[Row[Any]], settlement: HoldSettlement, parked: Set[bytes]
+) -> SettlementLeaf:
     return SettlementLeaf(
         hold_id=hold.hold_id,
         charged_nanos=settlement.charged_nanos,
         fee_nanos=settlement.fee_nanos,
         fee_basis_points=hold.fee_basis_points,
         credits=tuple(
-            LaneCredit(lane.lease_id, provider, nanos)
+            LaneCredit(lane.lease_id, provider, nanos, lane.lease_id in parked)
             for lane, (provider, nanos) in zip(lanes, settlement.credits, strict=True)
         ),
     )

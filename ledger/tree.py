@@ -18,10 +18,13 @@ __all__ = [
     "PROOF_HASHES_MAX",
     "Frontier",
     "SubtreeRoot",
+    "consistency_hashes",
     "consistency_proof",
+    "consistency_roots",
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "right_edge",
     "subtree_of",
     "tree_root",
     "verify_consistency",
@@ -100,6 +103,16 @@ def tree_root(size: int, subtree: SubtreeRoot) -> bytes:
     return _range_root(0, size, subtree) if size else EMPTY_ROOT
 
 
+def right_edge(size: int, subtree: SubtreeRoot) -> bytes:
+    """The encoded `Frontier` of the first `size` leaves."""
+    edge, start = b"", 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            edge += subtree(level, start >> level)
+            start += 1 << level
+    return edge
+
+
 def inclusion_proof(index: int, size: int, subtree: SubtreeRoot) -> list[bytes]:
     """Siblings on the way from leaf `index` up to the root of the first `size` leaves."""
     if not 0 <= index < size:
@@ -174,25 +187,47 @@ def verify_consistency(
         return
     # a power of two is a full subtree: its root is where the walk begins and is left out
     hashes = [old_root, *proof] if old_size.bit_count() == 1 else list(proof)
+    if consistency_roots(old_size, size, hashes) != (old_root, root):
+        raise AuditFailed(f"The log of {size} entries does not begin with the log of {old_size}.")
+
+
+def consistency_hashes(old_size: int, size: int, subtree: SubtreeRoot) -> list[bytes]:
+    """A consistency proof that takes nothing from the older root: see `consistency_roots`."""
+    proof = consistency_proof(old_size, size, subtree)
+    if 0 < old_size < size and old_size.bit_count() == 1:
+        return [tree_root(old_size, subtree), *proof]
+    return proof
+
+
+def consistency_roots(old_size: int, size: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Roots of the first `old_size` leaves and of all `size`, as these hashes have them.
+
+    0 < old_size < size. If the second is a tree's root, the first is that of its beginning, for
+    nobody can find other hashes with that root: so a signed older root that differs is a lie.
+    Raises AuditFailed for another number of hashes.
+    """
+    if not 0 < old_size < size:
+        raise AuditFailed(f"A log of {size} entries did not grow from {old_size}.")
     if not hashes:
         raise AuditFailed("The consistency proof is empty.")
+    _check_proof(hashes)
     position, last = old_size - 1, size - 1
     while position & 1:
         position, last = position >> 1, last >> 1
-    old_computed = new_computed = hashes[0]
+    old_root = root = hashes[0]
     for sibling in hashes[1:]:
         if last == 0:
             raise AuditFailed("The consistency proof is too long.")
         if position & 1 or position == last:
-            old_computed = node_hash(sibling, old_computed)
-            new_computed = node_hash(sibling, new_computed)
+            old_root, root = node_hash(sibling, old_root), node_hash(sibling, root)
             while not position & 1 and position:
                 position, last = position >> 1, last >> 1
         else:
-            new_computed = node_hash(new_computed, sibling)
+            root = node_hash(root, sibling)
         position, last = position >> 1, last >> 1
-    if last or old_computed != old_root or new_computed != root:
-        raise AuditFailed(f"The log of {size} entries does not begin with the log of {old_size}.")
+    if last:
+        raise AuditFailed("The consistency proof is too short.")
+    return old_root, root
 
 
 def _split(count: int) -> int:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Table, event, text
 
-from ledger import models
+from ledger import dispute_models, log_models, models
 from ledger.database import metadata
 
 __all__ = [
     "APPEND_ONLY",
+    "append_only_statements",
     "create_statements",
     "drop_function_statements",
     "drop_statements",
@@ -23,9 +24,15 @@ __all__ = [
 APPEND_ONLY: Sequence[str] = (
     models.TransferRow.__tablename__,
     models.ReceiptRow.__tablename__,
+    models.HoldClosingRow.__tablename__,
     models.LeafRow.__tablename__,
     models.NodeRow.__tablename__,
     models.CheckpointRow.__tablename__,
+    log_models.TileRow.__tablename__,
+    log_models.CosignatureRow.__tablename__,
+    log_models.BalanceSnapshotRow.__tablename__,
+    dispute_models.EquivocationRow.__tablename__,
+    dispute_models.MismatchRow.__tablename__,
 )
 """Rows are inserted and never change."""
 
@@ -39,10 +46,15 @@ def create_statements(table: str, dialect: str) -> list[str]:
     """The DDL that puts a table's triggers in place; empty for a table that has none."""
     on_sqlite = dialect == "sqlite"
     if table in APPEND_ONLY:
-        return _append_only_sqlite(table) if on_sqlite else _append_only_postgresql(table)
+        return append_only_statements(table, dialect)
     if table == _LANE:
         return _growing_sqlite(table) if on_sqlite else _growing_postgresql(table)
     return []
+
+
+def append_only_statements(table: str, dialect: str) -> list[str]:
+    """The DDL that keeps a table's rows as they were inserted."""
+    return _append_only_sqlite(table) if dialect == "sqlite" else _append_only_postgresql(table)
 
 
 def drop_statements(table: str, dialect: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -11,16 +12,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ledger.errors import LedgerError
+from ledger.invariants import Violation
 from marketplace import endpoints
 from marketplace.accounts import endpoints as accounts
 from marketplace.asgi import BodyLimit, RequestId
+from marketplace.books import check_sums
 from marketplace.clock import Clock, SystemClock
 from marketplace.config import MarketConfig, load_key
 from marketplace.db import Database
 from marketplace.disputes import endpoints as disputes
 from marketplace.earnings import endpoints as earnings
 from marketplace.errors import MarketError, error_body
-from marketplace.jobs import JOBS, publish
+from marketplace.jobs import JOBS, LOCAL_JOBS, publish
 from marketplace.keys import endpoints as keys
 from marketplace.leases import endpoints as leases
 from marketplace.ledger_pages import endpoints as ledger_pages
@@ -31,8 +34,10 @@ from marketplace.offers import endpoints as offers
 from marketplace.offers.service import rebuild
 from marketplace.operations import endpoints as operations
 from marketplace.payments import endpoints as payments
-from marketplace.payments.simulated import SimulatedProcessor
+from marketplace.payments.choosing import choose_processor
+from marketplace.payments.handlers import register
 from marketplace.payouts import endpoints as payouts
+from marketplace.payouts.service import on_processor_event
 from marketplace.quotes import endpoints as quotes
 from marketplace.receipts import endpoints as receipts
 from marketplace.standing import endpoints as standing
@@ -43,6 +48,8 @@ from marketplace.worker import Job, Worker
 from protocol.errors import PieceworkError, ProtocolError, VerificationError, WrongSigner
 
 __all__ = ["create_app", "create_market"]
+
+log = logging.getLogger(__name__)
 
 ROUTERS: tuple[APIRouter, ...] = (
     endpoints.router,
@@ -65,6 +72,18 @@ ROUTERS: tuple[APIRouter, ...] = (
     usage.router,
     operations.router,
 )
+
+
+PAYOUT_EVENTS = (
+    "account.updated",
+    "payout.failed",
+    "payout.paid",
+    "transfer.created",
+    "transfer.reversed",
+    "transfer.updated",
+    "v2.core.account.updated",
+)
+"""What the processor tells that `payouts` acts on."""
 
 
 def create_app(
@@ -91,6 +110,8 @@ def create_app(
         app.include_router(router)
     if market.processor.name == "test":
         app.include_router(payments.simulated_router)
+    else:
+        app.include_router(payments.stripe_router)
     _add_error_handlers(app)
     # the last added is the outermost
     app.add_middleware(BodyLimit)
@@ -101,7 +122,9 @@ def create_app(
 def create_market(config: MarketConfig | None = None, *, clock: Clock | None = None) -> Market:
     """Every part of a marketplace but its HTTP. Raises MarketError on a bad key file."""
     config = config or MarketConfig()
-    processor = SimulatedProcessor()
+    processor = choose_processor(config)
+    for kind in PAYOUT_EVENTS:
+        register(kind, on_processor_event)
     return Market(
         config=config,
         key=load_key(config.home),
@@ -117,7 +140,8 @@ def _lifespan(
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = Worker(market, jobs, on_fork=lambda: signal.raise_signal(signal.SIGTERM))
+        all_jobs = (*jobs, *LOCAL_JOBS)
+        worker = Worker(market, all_jobs, on_fork=lambda: signal.raise_signal(signal.SIGTERM))
         app.state.worker = worker
         await asyncio.to_thread(_start, market)
         task = asyncio.create_task(worker.run()) if own_rounds else None
@@ -137,8 +161,21 @@ def _start(market: Market) -> None:
     """Tables, the live index, and a first checkpoint, so that there always is one."""
     market.database.upgrade()
     with market.database.reading() as session:
+        if market.config.check_on_start:
+            _require_order(check_sums(session))
         rebuild(session, market.index, now_s=market.clock.now_s())
     publish(market)
+
+
+def _require_order(violations: Sequence[Violation]) -> None:
+    """Nothing is sold over books that do not add up: every rule is told, and the process ends."""
+    for violation in violations:
+        log.critical("%s: %s", violation.invariant, violation.detail)
+    if violations:
+        raise MarketError(
+            f"The books are not in order: {len(violations)} rows break a rule.",
+            hint="Run 'piecework-market check', and restore the database from a backup.",
+        )
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -1,4 +1,4 @@
-"""Who is asking: buyers by API key, nodes by a signature over the request.
+"""Who is asking: programs by API key, people by web session, nodes by signing the request.
 
 An API key reads `pw_live_<8 id>_<43 secret>`. The id finds the row; of the secret, 256 random bits,
 only a SHA-256 is stored: nothing slower is needed where nothing can be guessed.
@@ -17,6 +17,8 @@ from ledger.database import Session
 from marketplace.errors import KeyInvalid, RequestReplayed, RequestUnsigned, ScopeMissing
 from marketplace.keys.models import NonceRow
 from marketplace.keys.repository import KeyRepository, NonceRepository
+from marketplace.users import logins
+from marketplace.users.tokens import LOGIN_PREFIX
 from protocol.errors import PieceworkError
 from protocol.identity import PeerId
 from protocol.request import REQUEST_AGE_MAX_S, SignedRequest, verify_request
@@ -28,6 +30,7 @@ __all__ = [
     "Scope",
     "admit_node",
     "authenticate",
+    "authenticate_login",
     "make_key",
     "require_scope",
     "verify_node",
@@ -52,11 +55,27 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated buyer."""
+    """Who acts for an account: a program with a key of it, or a person of it who is signed in."""
 
     account_id: str
-    key_id: str
+    key_id: str | None
+    """None for a person."""
     scopes: frozenset[Scope]
+    """What the key was given; a person buys, and an owner manages too."""
+    login: logins.FoundLogin | None = None
+    """None for a program."""
+    requests_per_minute_max: int | None = None
+    """Of the key."""
+
+    @property
+    def user_id(self) -> str | None:
+        """The person; None for a program."""
+        return None if self.login is None else self.login.row.user_id
+
+    @property
+    def name(self) -> str:
+        """Who it was, for a record: `user:<id>` or `key:<id>`."""
+        return f"key:{self.key_id}" if self.login is None else f"user:{self.user_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +112,13 @@ def make_key() -> NewKey:
     return NewKey(key_id, f"{KEY_PREFIX}_{key_id}_{secret}", _hash(key_id, secret))
 
 
-def authenticate(session: Session, authorization: str | None) -> Caller:
-    """The buyer behind an Authorization header; raises KeyInvalid without saying why."""
+def authenticate(session: Session, authorization: str | None, *, now_s: int) -> Caller:
+    """Who an Authorization header speaks for; raises KeyInvalid or LoginInvalid, not saying why."""
     scheme, _, text = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not 0 < len(text) <= KEY_TEXT_MAX:
         raise KeyInvalid
+    if text.startswith(LOGIN_PREFIX):
+        return authenticate_login(session, text, now_s=now_s)
     start = f"{KEY_PREFIX}_"
     key_id, _, secret = text.removeprefix(start).partition("_")
     row = KeyRepository(session).find(key_id) if text.startswith(start) else None
@@ -106,16 +127,35 @@ def authenticate(session: Session, authorization: str | None) -> Caller:
     matches = hmac.compare_digest(_hash(key_id, secret), expected)
     if row is None or not matches or row.revoked_at_s is not None:
         raise KeyInvalid
-    return Caller(row.account_id, key_id, frozenset(Scope(s) for s in row.scopes.split(",")))
+    if row.expires_at_s is not None and row.expires_at_s <= now_s:
+        raise KeyInvalid
+    return Caller(
+        row.account_id,
+        key_id,
+        frozenset(Scope(s) for s in row.scopes.split(",")),
+        requests_per_minute_max=row.requests_per_minute_max,
+    )
+
+
+def authenticate_login(session: Session, token: str, *, now_s: int) -> Caller:
+    """The person behind a web session's token; raises LoginInvalid."""
+    login = logins.find(session, token, now_s=now_s)
+    scopes = frozenset(Scope) if login.role == "owner" else frozenset({Scope.INFERENCE})
+    return Caller(login.row.account_id, None, scopes, login)
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
     """Raise ScopeMissing unless the caller's key may do this."""
-    if scope not in caller.scopes:
+    if scope in caller.scopes:
+        return
+    if caller.key_id is None:
         raise ScopeMissing(
-            f"The API key {caller.key_id} has no scope '{scope}'.",
-            hint="Use a key that was made with it.",
+            "Only an owner of this account may do this.", hint="Ask one of its owners."
         )
+    raise ScopeMissing(
+        f"The API key {caller.key_id} has no scope '{scope}'.",
+        hint="Use a key that was made with it.",
+    )
 
 
 def verify_node(

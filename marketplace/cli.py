@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marketplace.ledger_pages.cli import log_app
 from protocol.errors import PieceworkError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from marketplace.config import MarketConfig
+    from marketplace.market import Market
 
 __all__ = ["main"]
 
@@ -28,6 +32,9 @@ GRACE_S = 10
 """How long requests under way may take after SIGTERM."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(log_app, name="log")
+operator_app = typer.Typer(help="The people who run this marketplace.", no_args_is_help=True)
+app.add_typer(operator_app, name="operator")
 
 Home = Annotated[
     Path | None, typer.Option(help="Directory of the key and the database.", file_okay=False)
@@ -76,12 +83,14 @@ def serve(
     import uvicorn
 
     from marketplace.app import create_app
+    from marketplace.jobs import JOBS
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     config = _config(home, network, fee_basis_points, settlement_window_s, relay)
-    application = create_app(config, own_rounds=jobs)
+    # what concerns this process alone it does in any case
+    application = create_app(config, jobs=JOBS if jobs else ())
     market = application.state.market
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -129,24 +138,31 @@ def work(
 @app.command()
 def check(
     home: Home = None,
+    network: Network = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Sums alone; without, every row and every signature.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="That verify signatures.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check that the books are in order; exit code 1 if they are not."""
-    from ledger.invariants import check as violations_of
+    from marketplace.app import create_market
+    from marketplace.books import check_books, check_sums
     from marketplace.config import DATABASE_FILE
-    from marketplace.db import Database
     from marketplace.errors import MarketError
 
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    config = _config(home, None, None, None, None)
+    config = _config(home, network, None, None, None)
     if not config.database_url and not (config.home / DATABASE_FILE).exists():
         raise MarketError(f"There is no marketplace in {config.home}.", hint="Give its --home.")
-    database = Database(config.url)
+    market = create_market(config)
     try:
-        with database.reading() as session:
-            violations = violations_of(session)
+        with market.database.reading() as session:
+            violations = (
+                check_sums(session) if quick else check_books(session, market, processes=processes)
+            )
     finally:
-        database.close()
+        market.database.close()
     if as_json:
         found = [{"invariant": v.invariant, "detail": v.detail} for v in violations]
         typer.echo(json.dumps({"ok": not violations, "violations": found}))
@@ -157,6 +173,47 @@ def check(
         typer.echo("The books are in order.")
     if violations:
         raise typer.Exit(1)
+
+
+@operator_app.command()
+def add(
+    email: Annotated[str, typer.Argument(help="Whose address.")],
+    home: Home = None,
+) -> None:
+    """Print a token with which somebody becomes an operator, once, within a day."""
+    from marketplace.users.operators import invite_operator
+
+    with _market_at(home) as market:
+        token = invite_operator(market, email)
+    _say(f"For {email} alone: POST it to /v1/users with the address and a password, or, signed in,")
+    _say("to /v1/invitations. Operators must enrol an authenticator (POST /v1/me/totp).")
+    typer.echo(token)
+
+
+@operator_app.command()
+def mail(home: Home = None) -> None:
+    """Take the letters that wait and print each as a line of JSON, for a mailer to send.
+
+    A letter is printed once. Nothing else sends them.
+    """
+    from marketplace.users.operators import hand_over_letters
+
+    with _market_at(home) as market:
+        for letter in hand_over_letters(market):
+            typer.echo(json.dumps(letter))
+
+
+@contextlib.contextmanager
+def _market_at(home: Path | None) -> "Iterator[Market]":
+    """The marketplace of a home, its tables brought up to date, without its HTTP."""
+    from marketplace.app import create_market
+
+    market = create_market(_config(home, None, None, None, None))
+    try:
+        market.database.upgrade()
+        yield market
+    finally:
+        market.database.close()
 
 
 def main() -> None:

@@ -50,9 +50,13 @@ class MarketConfig(BaseSettings):
     """Windows a hop may work ahead of the last receipt."""
     settlement_window_s: Annotated[int, Field(gt=0, le=3600)] = 5
     """How often closed sessions are settled and a checkpoint is signed."""
+    balances_every_s: Annotated[int, Field(ge=60, le=86_400)] = 3600
+    """How often the log is told what is owed in all, as a tree that proves it to each owner."""
     relays: Annotated[tuple[str, ...], NoDecode, Field(max_length=RELAYS_MAX)] = ()
     """The pool's relays as multiaddrs (in the environment between spaces); nodes are told them."""
 
+    check_on_start: bool = True
+    """Check every sum of the books before the first request: seconds for a million receipts."""
     stripe_api_key: SecretStr = SecretStr("")
     """With it Stripe moves the money; without it the built-in test processor pretends to."""
     stripe_webhook_secret: SecretStr = SecretStr("")
@@ -60,6 +64,10 @@ class MarketConfig(BaseSettings):
     """Another server that speaks Stripe's API, for tests; empty: Stripe itself."""
     public_url: str = ""
     """Where people reach this marketplace: pages of a processor lead back there."""
+
+    confirm_email: bool = False
+    """Whether a new person must show a token from a letter before signing in. Letters are sent by
+    a mailer of yours (`piecework-market operator mail`), so it is off until there is one."""
 
     @field_validator("relays", mode="before")
     @classmethod

@@ -4,24 +4,46 @@ The dependencies below open and close their own short transactions, so that none
 request waits for a thread.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Request
+from starlette.concurrency import run_in_threadpool
 
 from marketplace.auth import (
     Caller,
     Scope,
     admit_node,
     authenticate,
+    authenticate_login,
     require_scope,
     verify_node,
 )
+from marketplace.browsers import cookie_for, is_own_page
 from marketplace.fields import PeerText, Schema
+from marketplace.machines import service as machines
+from marketplace.machines.errors import MachineUnbound
 from marketplace.market import Market
+from marketplace.users import logins
+from marketplace.users.errors import ForeignOrigin, LoginInvalid, OperatorOnly, StepUpNeeded
+from marketplace.users.limits import Limit, Tried, count_attempts
 from protocol.identity import PeerId
-from protocol.request import SignedRequest
+from protocol.request import PEER_HEADER, SignedRequest
 
-__all__ = ["AnyBuyer", "InferenceBuyer", "ManagingBuyer", "MarketOf", "Node", "router"]
+__all__ = [
+    "AnyBuyer",
+    "Earner",
+    "InferenceBuyer",
+    "MachineOrMember",
+    "ManagingBuyer",
+    "MarketOf",
+    "Member",
+    "Node",
+    "Operator",
+    "Person",
+    "QuotingBuyer",
+    "router",
+]
 
 router = APIRouter()
 
@@ -36,20 +58,44 @@ MarketOf = Annotated[Market, Depends(_market)]
 
 
 def _caller(
-    market: MarketOf, authorization: Annotated[str | None, Header(include_in_schema=False)] = None
+    request: Request,
+    market: MarketOf,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Caller:
+    """A header is taken before a cookie, and a wrong one never makes way for the cookie."""
+    now_s = market.clock.now_s()
+    cookie = request.cookies.get(cookie_for(market.config).name)
     with market.database.reading() as session:
-        caller = authenticate(session, authorization)
-    market.key_uses.note(caller.key_id, market.clock.now_s())
+        if authorization is None and cookie is not None:
+            if not is_own_page(market.config, request.method, request.headers):
+                raise ForeignOrigin
+            caller = authenticate_login(session, cookie, now_s=now_s)
+        else:
+            caller = authenticate(session, authorization, now_s=now_s)
+    if caller.key_id is not None:
+        market.key_uses.note(caller.key_id, now_s)
+    elif caller.login is not None and logins.needs_touch(caller.login.row, now_s=now_s):
+        with market.database.transaction() as session:
+            logins.touch(session, caller.login.row, now_s=now_s)
     return caller
 
 
 AnyBuyer = Annotated[Caller, Depends(_caller)]
-"""A buyer, with a key of any scope."""
+"""Somebody of an account: a key of any scope, or a person who is signed in."""
 
 
 def _with_inference(caller: AnyBuyer) -> Caller:
     require_scope(caller, Scope.INFERENCE)
+    return caller
+
+
+InferenceBuyer = Annotated[Caller, Depends(_with_inference)]
+
+
+def _at_its_pace(caller: InferenceBuyer, market: MarketOf) -> Caller:
+    if caller.key_id is not None and caller.requests_per_minute_max is not None:
+        limit = Limit("requests with this key", "key_rpm", caller.requests_per_minute_max, 60)
+        count_attempts(market.database, market.clock.now_s(), Tried(limit, caller.key_id))
     return caller
 
 
@@ -58,8 +104,39 @@ def _with_management(caller: AnyBuyer) -> Caller:
     return caller
 
 
-InferenceBuyer = Annotated[Caller, Depends(_with_inference)]
+def _member(caller: AnyBuyer) -> Caller:
+    if caller.login is None:
+        require_scope(caller, Scope.MANAGEMENT)
+    return caller
+
+
+def _person(caller: AnyBuyer) -> Caller:
+    if caller.login is None:
+        raise LoginInvalid
+    return caller
+
+
+QuotingBuyer = Annotated[Caller, Depends(_at_its_pace)]
+"""An InferenceBuyer, counted against its key's requests a minute."""
 ManagingBuyer = Annotated[Caller, Depends(_with_management)]
+"""An owner of the account, or a key that may manage it: for keys, cards, payouts, people."""
+Member = Annotated[Caller, Depends(_member)]
+"""Anybody of the account who is signed in, or a key that may manage it: for looking at money."""
+Person = Annotated[Caller, Depends(_person)]
+"""Somebody who is signed in; their `login` is never None."""
+
+
+def _operator(caller: Person, market: MarketOf) -> Caller:
+    assert caller.login is not None
+    if not caller.login.is_operator:
+        raise OperatorOnly
+    if not logins.is_fresh(caller.login.row.code_at_s, now_s=market.clock.now_s()):
+        raise StepUpNeeded
+    return caller
+
+
+Operator = Annotated[Caller, Depends(_operator)]
+"""A person who runs this marketplace, and has shown a one-time code in this session lately."""
 
 
 async def _signed(request: Request, market: MarketOf) -> SignedRequest:
@@ -77,6 +154,40 @@ def _node(market: MarketOf, signed: Annotated[SignedRequest, Depends(_signed)]) 
 
 Node = Annotated[PeerId, Depends(_node)]
 """A node that signed this very request, for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earner:
+    """The account whose earnings are asked for, and who asks: one of its machines, or a member."""
+
+    account_id: str
+    peer_id: PeerId | None
+    caller: Caller | None
+
+
+async def _earner(
+    request: Request,
+    market: MarketOf,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Earner:
+    if PEER_HEADER not in request.headers:
+        caller = await run_in_threadpool(_caller, request, market, authorization)
+        return Earner(caller.account_id, None, _member(caller))
+    signed = await _signed(request, market)
+    return await run_in_threadpool(_earning_machine, market, signed)
+
+
+def _earning_machine(market: Market, signed: SignedRequest) -> Earner:
+    peer_id = _node(market, signed)
+    with market.database.reading() as session:
+        account_id = machines.account_of(session, str(peer_id))
+    if account_id is None:
+        raise MachineUnbound(str(peer_id))
+    return Earner(account_id, peer_id, None)
+
+
+MachineOrMember = Annotated[Earner, Depends(_earner)]
+"""A machine that signed this request and is bound to an account, or a Member of one."""
 
 
 class MarketSchema(Schema):

@@ -130,6 +130,7 @@ class InsufficientFunds(MarketError):
     status_code, code = 402, "insufficient_funds"
 
     def __init__(self, needed_nanos: Nanos, available_nanos: Nanos) -> None:
+        self.needed_nanos = needed_nanos
         super().__init__(
             f"{format_usd(needed_nanos)} are needed and {format_usd(available_nanos)} available.",
             hint="Top up, or ask for fewer tokens.",

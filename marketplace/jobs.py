@@ -6,13 +6,19 @@ from ledger.checkpoint import origin_of
 from ledger.log import publish_checkpoint
 from ledger.settle_window import SETTLED_AT_ONCE_MAX, settle_ready
 from marketplace.errors import MarketError
+from marketplace.keys.jobs import SETTLE_BUDGETS
 from marketplace.keys.repository import KeyRepository, NonceRepository
+from marketplace.ledger_pages.jobs import balances, balances_every_s
 from marketplace.market import Market
+from marketplace.offers.jobs import FOLLOW_EVERY_S, follow_offers
 from marketplace.offers.repository import PlacementRepository
+from marketplace.payments.jobs import PAYMENT_JOBS
+from marketplace.payouts.jobs import PAYOUT_JOBS
 from marketplace.quotes.repository import QuoteRepository
+from marketplace.users.jobs import FORGET_USERS
 from marketplace.worker import Job
 
-__all__ = ["JOBS", "chosen_jobs", "publish"]
+__all__ = ["JOBS", "LOCAL_JOBS", "chosen_jobs", "publish"]
 
 BATCHES_MAX = 20
 """Batches of one turn, so that a backlog cannot keep a thread for ever."""
@@ -57,11 +63,32 @@ def forget(market: Market) -> int:
     return 0
 
 
+def note_key_uses(market: Market) -> int:
+    """Write when keys were used at this process; gives 0, for nobody waits for it."""
+    uses = market.key_uses.take()
+    if uses:
+        with market.database.transaction() as session:
+            KeyRepository(session).note_uses(uses)
+    return 0
+
+
 JOBS: Sequence[Job] = (
     Job("settle", _window_s, settle),
+    Job("balances", balances_every_s, balances),
     Job("publish", _window_s, publish),
     Job("forget", _window_s, forget),
+    *PAYMENT_JOBS,
+    *PAYOUT_JOBS,
+    SETTLE_BUDGETS,
+    FORGET_USERS,
 )
+
+
+LOCAL_JOBS: Sequence[Job] = (
+    Job("follow", lambda _: FOLLOW_EVERY_S, follow_offers),
+    Job("note", _window_s, note_key_uses),
+)
+"""What every process that serves HTTP does for itself: its own memory is concerned."""
 
 
 def chosen_jobs(names: Iterable[str] | None) -> Sequence[Job]:

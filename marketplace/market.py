@@ -8,6 +8,7 @@ from marketplace.config import MarketConfig
 from marketplace.db import Database
 from marketplace.matching import OfferIndex
 from marketplace.payments.processor import PayoutProcessor, Processor
+from marketplace.users.passwords import Passwords
 from protocol.identity import KeyPair
 
 __all__ = ["Market"]
@@ -25,3 +26,4 @@ class Market:
     payout_processor: PayoutProcessor
     index: OfferIndex = field(default_factory=OfferIndex)
     key_uses: KeyUses = field(default_factory=KeyUses)
+    passwords: Passwords = field(default_factory=Passwords)

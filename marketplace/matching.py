@@ -1,6 +1,7 @@
 """The live index of offers, and the search for a route, or for a part of one, among them.
 
-In memory, rebuilt from the database at start; a change is put here only after it is committed.
+In memory, rebuilt from the database at start; a change is put here only after it is committed, and
+what other processes of the marketplace commit follows within a second.
 """
 
 import threading
@@ -29,6 +30,10 @@ class OfferIndex:
     """Each provider's newest offer, by model. Safe to use from many threads."""
 
     def __init__(self) -> None:
+        self.followed_to_s = 0
+        """What was committed until then, in unix seconds, is here."""
+        self.version = 0
+        """Grows with every change, so that a search can tell whether another would see more."""
         self._lock = threading.Lock()
         self._by_provider: dict[PeerId, Offer] = {}
         self._by_manifest: dict[bytes, dict[PeerId, Offer]] = {}
@@ -41,12 +46,24 @@ class OfferIndex:
                 if known.sequence >= offer.sequence:
                     return
                 del self._by_manifest[known.manifest_hash][offer.provider]
+            self.version += 1
             self._by_provider[offer.provider] = offer
             self._by_manifest.setdefault(offer.manifest_hash, {})[offer.provider] = offer
 
-    def remove(self, provider: PeerId) -> None:
+    def remove(self, provider: PeerId, *, up_to: int | None = None) -> bool:
+        """Drop the provider's offer, unless it is of a later sequence; whether one was there."""
         with self._lock:
+            known = self._by_provider.get(provider)
+            if known is None or (up_to is not None and known.sequence > up_to):
+                return False
             self._remove(provider)
+            return True
+
+    def sequence_of(self, provider: PeerId) -> int:
+        """Of the provider's offer here; -1 where there is none."""
+        with self._lock:
+            known = self._by_provider.get(provider)
+        return -1 if known is None else known.sequence
 
     def get(self, provider: PeerId, now_s: float) -> Offer | None:
         """The provider's offer, if it is alive."""
@@ -76,6 +93,7 @@ class OfferIndex:
         offer = self._by_provider.pop(provider, None)
         if offer is None:
             return
+        self.version += 1
         offers = self._by_manifest[offer.manifest_hash]
         del offers[provider]
         if not offers:

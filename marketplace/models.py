@@ -1,5 +1,6 @@
 """Every table of the marketplace and the ledger, for whoever needs the whole schema."""
 
+from ledger import log_models
 from ledger import models as ledger_models
 from marketplace.accounts import models as account_models
 from marketplace.disputes import models as dispute_models
@@ -21,6 +22,7 @@ __all__ = [
     "key_models",
     "lease_models",
     "ledger_models",
+    "log_models",
     "machine_models",
     "manifest_models",
     "offer_models",

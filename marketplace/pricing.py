@@ -40,11 +40,14 @@ class WorkPlan:
     wire_dtype: WireDtype
     drafted_tokens: int = 0
     """Of an answer's drafts: rows that may be run in vain, and hold no place."""
+    funded_tokens: int | None = None
+    """Of the answer: what is held for at first; None: all of it."""
 
     @property
     def output_rows(self) -> int:
-        """Rows of the answer that may be run."""
-        return self.max_tokens + self.drafted_tokens
+        """Rows of the answer that may be run for what is held."""
+        funded = self.max_tokens if self.funded_tokens is None else self.funded_tokens
+        return funded + self.drafted_tokens
 
     @property
     def tokens(self) -> int:

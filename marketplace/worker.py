@@ -17,6 +17,10 @@ __all__ = ["Job", "Worker"]
 
 log = logging.getLogger(__name__)
 
+FIRST_TURN_S = 5.0
+"""Until a job's first turn, however seldom it comes round: a process that is started again more
+often than that would never do it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -56,8 +60,10 @@ class Worker:
 
     async def _repeat(self, job: Job) -> None:
         """A turn under way is finished before a cancellation goes on: it is in a thread."""
+        wait_s = min(job.every_s(self._market), FIRST_TURN_S)
         while True:
-            await asyncio.sleep(job.every_s(self._market))
+            await asyncio.sleep(wait_s)
+            wait_s = job.every_s(self._market)
             task = asyncio.create_task(asyncio.to_thread(self._turn, job))
             try:
                 may_go_on = await asyncio.shield(task)

@@ -8,6 +8,8 @@ from sqlmodel import AutoString
 
 import marketplace.models  # noqa: F401 - all tables, the ledger's with them
 from ledger.database import metadata, open_database
+from ledger.partitions import is_partition
+from migrations.run import migrating
 
 
 def _render(kind: str, item: object, _: object) -> str | Literal[False]:
@@ -17,12 +19,18 @@ def _render(kind: str, item: object, _: object) -> str | Literal[False]:
     return False
 
 
+def _include(name: str | None, kind: str, _: object) -> bool:
+    """The models know a partitioned table as a whole; its parts come and go."""
+    return not (kind == "table" and name is not None and is_partition(name))
+
+
 _OPTIONS: dict[str, Any] = {
     "target_metadata": metadata,
     # SQLite cannot alter a constraint: the table is copied instead
     "render_as_batch": True,
     "compare_server_default": True,
     "render_item": _render,
+    "include_name": _include,
 }
 
 
@@ -44,7 +52,7 @@ def _run() -> None:
         _migrate(connection)
         return
     assert url, "alembic.ini names a database"
-    with open_database(url).begin() as own_connection:
+    with migrating(open_database(url)) as own_connection:
         _migrate(own_connection)
 
 

@@ -2,17 +2,19 @@
 
 The whole upgrade is one transaction of ours. On SQLite it begins IMMEDIATE, so of two processes
 that start together the second waits and finds nothing left to do; on PostgreSQL an advisory lock
-does the same.
+does the same. SQLite alters a table by copying it, which nothing may refer to meanwhile: foreign
+keys are off until all is done, and looked at as a whole before the transaction ends.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
-__all__ = ["downgrade", "drift", "make_config", "upgrade"]
+__all__ = ["downgrade", "drift", "make_config", "migrating", "upgrade"]
 
 _LOCK = 0x70696563
 """Names the advisory lock; any number that nobody else uses ("piec" in ASCII)."""
@@ -41,10 +43,35 @@ def make_config() -> Config:
     return config
 
 
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """A connection in the one transaction that a database is changed in."""
+    with engine.connect() as connection:
+        on_sqlite = connection.dialect.name == "sqlite"
+        if on_sqlite:
+            # outside of a transaction, where alone it has an effect
+            _foreign_keys(connection, "OFF")
+        try:
+            with connection.begin():
+                if not on_sqlite:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                yield connection
+                if on_sqlite:
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+                    assert not broken, f"a version left rows that refer to nothing: {broken[:3]}"
+        finally:
+            if on_sqlite:
+                _foreign_keys(connection, "ON")
+
+
+def _foreign_keys(connection: Connection, state: str) -> None:
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute(f"PRAGMA foreign_keys={state}")
+
+
 def _run(engine: Engine, action: Callable[[Config], None]) -> None:
     config = make_config()
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    with migrating(engine) as connection:
         config.attributes["connection"] = connection
         action(config)

@@ -94,6 +94,11 @@ class Home:
         return self.path / "receipts.log"
 
     @property
+    def answers_path(self) -> Path:
+        """What the marketplace has signed of our receipts."""
+        return self.path / "answers.log"
+
+    @property
     def manifests_path(self) -> Path:
         """A cache only, so it is shared by all homes of a user."""
         return user_cache_path("piecework", appauthor=False) / "manifests"

@@ -1,6 +1,7 @@
 """The marketplace as a node sees it: one HTTP client, signed where a node speaks for itself."""
 
 import base64
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,9 @@ from typing import Any, Self
 import httpx
 
 from node.errors import KeyRefused, MarketRefused, MarketUnreachable, PaymentRequired
+from protocol.acknowledgement import ReceiptResult, SignedResults
 from protocol.envelope import Envelope
+from protocol.errors import RemoteProtocolError
 from protocol.identity import KeyPair, PeerId
 from protocol.model import ModelManifest
 from protocol.request import sign_request
@@ -22,6 +25,8 @@ __all__ = ["MarketClient", "MarketTerms"]
 REQUEST_TIMEOUT_S = 10.0
 """A quote or a lease is a few milliseconds of work; beyond this the marketplace is down."""
 CONNECT_TIMEOUT_S = 3.0
+POOL_TIMEOUT_S = 60.0
+"""A request that waits for one of our own connections says nothing about the marketplace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,9 @@ class MarketClient:
         self._clock = clock
         self._client = httpx.AsyncClient(
             base_url=self.url,
-            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(
+                REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S
+            ),
             trust_env=False,
             transport=transport,
         )
@@ -107,17 +114,37 @@ class MarketClient:
     async def withdraw_offers(self) -> None:
         await self._signed("DELETE", "/v1/offers", b"", None)
 
-    async def hand_in(self, batch: Sequence[bytes]) -> list[str]:
-        """Receipts for settlement; one outcome each (see ReceiptSink)."""
+    async def hand_in(self, batch: Sequence[bytes]) -> SignedResults:
+        """Receipts for settlement; one result each, and the signature over all (see ReceiptSink).
+
+        Raises RemoteProtocolError for an answer of another shape. Nothing is verified here.
+        """
         body = {"receipts": [base64.b64encode(receipt).decode() for receipt in batch]}
         data = await self._signed_json("POST", "/v1/receipts", body)
-        return [
-            f"rejected: {result['reason']}" if result["status"] == "rejected" else result["status"]
-            for result in data["results"]
-        ]
+        try:
+            return SignedResults(
+                tuple(
+                    ReceiptResult(
+                        hashlib.sha256(receipt).digest(),
+                        str(result["status"]),
+                        str(result["reason"]),
+                        result["leaf_index"],
+                    )
+                    for receipt, result in zip(batch, data["results"], strict=True)
+                ),
+                base64.b64decode(data["acknowledgement"], validate=True),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RemoteProtocolError(
+                "The marketplace's answer to receipts does not fit them."
+            ) from error
 
     async def earnings(self) -> dict[str, Any]:
         return await self._signed_json("GET", "/v1/provider", None)
+
+    async def ask(self, target: str) -> dict[str, Any]:
+        """Any page that this machine may see of its account."""
+        return await self._signed_json("GET", target, None)
 
     # what a head asks for a buyer
 
@@ -132,6 +159,12 @@ class MarketClient:
     ) -> dict[str, Any]:
         """Other hops for a session, under a later epoch. The same again gives the same answer."""
         return await self._post(f"/v1/sessions/{session_id}/replacements", body, api_key)
+
+    async def extensions(
+        self, session_id: str, body: Mapping[str, object], api_key: str
+    ) -> dict[str, Any]:
+        """Pay for more of a running answer: the present leases again, with higher limits."""
+        return await self._post(f"/v1/sessions/{session_id}/extensions", body, api_key)
 
     async def session_over(self, session_id: str, api_key: str) -> None:
         target = f"/v1/sessions/{session_id}/close"
@@ -175,6 +208,44 @@ class MarketClient:
 
     async def totals(self) -> dict[str, Any]:
         return await self._get("/v1/ledger/totals")
+
+    async def find_checkpoint(
+        self, size_max: int | None = None, *, cosigned: bool = False
+    ) -> dict[str, Any]:
+        """The newest checkpoint of at most so many entries, or the newest cosigned: `size`, `note`,
+        `totals`. Nothing of it is verified here."""
+        query = "cosigned=true" if cosigned else ""
+        if size_max is not None:
+            query = f"size_max={size_max}"
+        return await self._get(f"/v1/ledger/checkpoints?{query}")
+
+    async def consistency(self, first: int, second: int) -> list[bytes]:
+        data = await self._get(f"/v1/ledger/consistency?first={first}&second={second}")
+        return [bytes.fromhex(item) for item in data["hashes"]]
+
+    async def tile(self, path: str) -> bytes:
+        """What stands at `tile/…` (ledger/tiles.py)."""
+        return (await self._request("GET", f"/v1/ledger/{path}")).content
+
+    async def logged_receipts(self, *, lease: str = "", session: str = "") -> list[dict[str, Any]]:
+        query = f"lease={lease}" if lease else f"session={session}"
+        data = await self._get(f"/v1/ledger/receipts?{query}")
+        receipts: list[dict[str, Any]] = data["receipts"]
+        return receipts
+
+    async def proof_file(self, index: int) -> str:
+        """A `.tlog-proof` of one entry."""
+        return (await self._request("GET", f"/v1/ledger/proofs/{index}")).text
+
+    async def cosign(self, size: int, line: str) -> None:
+        """This node's line under a checkpoint."""
+        await self._signed_json("POST", "/v1/ledger/cosignatures", {"size": size, "line": line})
+
+    async def balance_proofs(self, api_key: str = "") -> dict[str, Any]:
+        """The account's place in the newest balance tree; without a key this machine's."""
+        if api_key:
+            return await self._get("/v1/account/balance-proof", api_key)
+        return await self._signed_json("GET", "/v1/provider/balance-proof", None)
 
     async def _get(self, target: str, api_key: str = "") -> dict[str, Any]:
         return _object(await self._request("GET", target, headers=_bearer(api_key)))

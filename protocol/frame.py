@@ -11,6 +11,8 @@ Flow, for a route head → hop 0 → … → hop n-1 → head:
     hop k → head       METER     at every window: what this hop has carried so far
     head → hop k       RECEIPT   the payer's signature over it
     hop k → head       ACK       the hop's countersignature
+    head → hop k       EXTEND    the same lease with higher limits: more of the answer is paid for
+    hop k → head       EXTENDED  the hop works up to them from now on
     head → hop 0       TRUNCATE  forget rows; passed on along the links, in order with the steps
     head → hop k       PROBE     say how far you are
     hop k → head       PROGRESS  rows come in, rows gone out: silence and lag are told apart
@@ -67,7 +69,7 @@ from protocol.limits import (
     PREFIX_HASH_BYTES,
     STEP_TOKENS_MAX,
 )
-from protocol.money import Work
+from protocol.money import Nanos, Work
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 from protocol.route import Span
 from protocol.sampling import SamplingParameters
@@ -79,6 +81,8 @@ __all__ = [
     "Attach",
     "Close",
     "ErrorFrame",
+    "Extend",
+    "Extended",
     "Frame",
     "FrameType",
     "LinkRole",
@@ -133,6 +137,8 @@ class FrameType(IntEnum):
     ERROR = 0x0C
     PROBE = 0x0D
     PROGRESS = 0x0E
+    EXTEND = 0x0F
+    EXTENDED = 0x10
 
 
 class StepKind(IntEnum):
@@ -412,6 +418,34 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Extend:
+    """head → hop: the hop's lease again, as the marketplace's envelope, with higher limits.
+
+    The head sends no row that an earlier lease does not cover before the hop has answered.
+    """
+
+    session_id: bytes
+    lease: bytes
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """hop → head: the limits of that lease hold here, of that amount at least."""
+
+    session_id: bytes
+    amount_nanos_max: Nanos
+    """Of the lease it works under: tells extensions apart, for limits only grow."""
+
+    def __post_init__(self) -> None:
+        _check_session(self.session_id, 0)
+        if self.amount_nanos_max < 0:
+            raise RemoteProtocolError("EXTENDED names a negative amount.")
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorFrame:
     """Either side: why this stream is over. The message is for people; the code is for code.
 
@@ -444,6 +478,8 @@ Frame = (
     | ErrorFrame
     | Probe
     | Progress
+    | Extend
+    | Extended
 )
 _CONTROL: dict[FrameType, type[Frame]] = {
     FrameType.OPEN: Open,
@@ -456,6 +492,8 @@ _CONTROL: dict[FrameType, type[Frame]] = {
     FrameType.ERROR: ErrorFrame,
     FrameType.PROBE: Probe,
     FrameType.PROGRESS: Progress,
+    FrameType.EXTEND: Extend,
+    FrameType.EXTENDED: Extended,
 }
 _ROWS: dict[FrameType, type[Rows]] = {
     FrameType.STEP: Step,

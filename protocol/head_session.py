@@ -5,13 +5,14 @@ drives it.
 """
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.frame import Close, Meter, Opened, Result, StepKind, Truncate
+from protocol.frame import Close, Extended, Meter, Opened, Result, StepKind, Truncate
 from protocol.head_account import HeadAccount
 from protocol.limits import PREFIX_BLOCK_TOKENS
+from protocol.money import Nanos
 from protocol.route import Route
 from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance
 from protocol.tensor import WireDtype, payload_hash
@@ -38,7 +39,8 @@ class HeadSession:
     """State of one session at its head. `metered` where hops are paid.
 
     `prefix_blocks`: how many blocks of the prompt the OPENs offer. `resume`: rows that the session
-    has from an earlier route, which its hops will be sent before the first step.
+    has from an earlier route, which its hops will be sent before the first step. `funded_rows`: how
+    many rows the leases of its hops pay for; None: as many as fit.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class HeadSession:
         prefix_blocks: int = 0,
         epoch: int = 0,
         resume: int = 0,
+        funded_rows: int | None = None,
     ) -> None:
         self.session_id = session_id
         self.route = route
@@ -65,6 +68,10 @@ class HeadSession:
         """Rows that every hop had when it opened, so that nobody has run them now."""
         self.resume = resume
         """Rows that this epoch begins with."""
+        self.funded_rows = funded_rows
+        """Every hop has confirmed that it is paid for so many rows: none is sent beyond."""
+        self._extension: tuple[int, dict[int, Nanos]] | None = None
+        """Rows that are to be funded, and by hop what it has yet to confirm."""
         self._hidden_size = hidden_size
         self._wire_dtype = wire_dtype
         self._metered = metered
@@ -143,6 +150,8 @@ class HeadSession:
         self.state = advance("head", self.state, Event.STEP, ours=True)
         if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
             raise LocalProtocolError("Too many steps on their way round.")
+        if self.funded_rows is not None and self.position + count > self.funded_rows:
+            raise LocalProtocolError(f"Only {self.funded_rows} rows are paid for.")
         self._check_no_loop()
         ticket = StepTicket(self.position, count, wanted, kind, payload_sha256, loop)
         self._in_flight.append(ticket)
@@ -197,6 +206,35 @@ class HeadSession:
         self.rows_arrived = min(self.rows_arrived, position)
         return Truncate(self.session_id, self.epoch, position)
 
+    def send_extend(self, rows: int, amounts: Sequence[Nanos]) -> None:
+        """Higher limits leave for every hop, up to `rows`; `amounts` are those of the new leases.
+
+        What was under way before is void: the caller waits for these.
+        """
+        self.state = advance("head", self.state, Event.EXTEND, ours=True)
+        if self.funded_rows is None or rows < self.funded_rows:
+            raise LocalProtocolError("What is funded whole needs no extension.")
+        self._extension = (rows, dict(enumerate(amounts)))
+
+    def accept_extended(self, hop_index: int, frame: Extended) -> bool:
+        """A hop works up to higher limits; True when all do, and rows up to there may be sent.
+
+        Of an extension that a repair has overtaken nothing is taken.
+        """
+        if frame.session_id != self.session_id:
+            raise RemoteProtocolError("EXTENDED names another session.")
+        self.state = advance("head", self.state, Event.EXTENDED)
+        if self._extension is None or self.state is not SessionState.READY:
+            return False
+        rows, missing = self._extension
+        if frame.amount_nanos_max < missing.get(hop_index, 0):
+            return False  # the answer to an earlier one
+        missing.pop(hop_index, None)
+        if missing:
+            return False
+        self.funded_rows, self._extension = rows, None
+        return True
+
     def repair(self, route: Route, lost: Set[int]) -> int:
         """Go to the next epoch, other hops in the places of `lost`. Gives what OPEN's `steps` says.
 
@@ -212,6 +250,7 @@ class HeadSession:
         self.resume = self.rows_arrived
         self._opened.clear()
         self._in_flight.clear()
+        self._extension = None
         self._account.begin_epoch(route, lost)
         # what a hop lacks it will say; a CLOSE may come before that, and find it at its replay
         self._account.expect_replays([self.resume] * len(route.hops))

@@ -10,6 +10,7 @@ from protocol.errors import ErrorCode, RemoteProtocolError, SessionError
 from protocol.frame import LOOP_MAX, Close, Meter, Open, Replay, Step, StepKind, Truncate
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
+from protocol.sent_meters import SentMeters
 from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
 from protocol.tensor import LINK_HASH_START, extend_link_hash
 
@@ -39,8 +40,8 @@ class _Carried:
 class HopSession:
     """State of one session at one hop. `hidden_size` is the model's.
 
-    `window_tokens` and `credit_tokens` come from the lease; None on a route without money, where
-    no meter is due and nothing is unpaid.
+    `window_tokens`, `credit_tokens` and `work_max` come from the lease; None on a route without
+    money, where no meter is due and nothing is unpaid.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class HopSession:
         hidden_size: int,
         window_tokens: int | None = None,
         credit_tokens: int | None = None,
+        work_max: Work | None = None,
     ) -> None:
         self.open = opened
         self.state = SessionState.OPENING
@@ -61,7 +63,9 @@ class HopSession:
         self._hidden_size = hidden_size
         self._window_tokens = window_tokens
         self._credit_tokens = credit_tokens
+        self._work_max = work_max
         self._metered_tokens = 0
+        self.sent_meters = SentMeters()
         self._replayed_tokens = 0
         """Carried when the epoch's first step could come: see `may_work`."""
         self._resume = opened.resume
@@ -161,6 +165,36 @@ class HopSession:
         covered = max(self.tokens_paid, self._replayed_tokens)
         return self.carried.tokens - covered < self._credit_tokens
 
+    def check_covered(self, *frames: Step | Replay) -> None:
+        """Raise SessionError where these rows would pass the work that the lease pays for.
+
+        To be asked when they are about to run. What leaves this hop need not be looked at: no row
+        leaves more often than it came in.
+        """
+        if self._work_max is None:
+            return
+        work = self.carried.work
+        for rows in frames:
+            kind = StepKind.PREFILL if isinstance(rows, Replay) else rows.kind
+            work += step_work(
+                kind, rows.count, len(self.open.span), bytes_in=len(rows.payload), bytes_out=0
+            )
+        if not self._work_max.covers(work):
+            raise SessionError(
+                f"The rows at position {frames[0].position} are beyond what the lease pays for.",
+                code=ErrorCode.UNPAID,
+                hint="Extend the lease before sending them.",
+            )
+
+    def accept_extend(self, work_max: Work) -> None:
+        """The lease came again with these limits, and was verified; they only grow."""
+        if self._work_max is None:
+            raise RemoteProtocolError("EXTEND came on a session without a lease.")
+        if not work_max.covers(self._work_max):
+            raise RemoteProtocolError("EXTEND cannot lower what a lease pays for.")
+        self.state = advance("hop", self.state, Event.EXTEND)
+        self._work_max = work_max
+
     def complete_step(self, step: Step, *, bytes_out: int, digest_out: bytes) -> Meter | None:
         """Count a step that has left this hop; the METER if a window is full."""
         before = self.carried
@@ -257,7 +291,7 @@ class HopSession:
 
     def _meter(self, carried: _Carried, *, final: bool) -> Meter:
         self._metered_tokens = carried.tokens
-        return Meter(
+        meter = Meter(
             session_id=self.open.session_id,
             epoch=self.open.epoch,
             steps=carried.steps,
@@ -267,6 +301,7 @@ class HopSession:
             link_out_hash=carried.link_out_hash,
             final=final,
         )
+        return self.sent_meters.keep(meter)
 
     def _check_session(self, session_id: bytes) -> None:
         if session_id != self.open.session_id:

@@ -5,7 +5,7 @@ lease is worthless at any other hop, for any other session, or on any other rout
 the buyer: the marketplace alone knows whose hold stands behind it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from protocol.errors import LimitExceeded, RemoteProtocolError
@@ -19,6 +19,8 @@ __all__ = ["ID_BYTES", "Lease"]
 
 ID_BYTES = 16
 """Lease, session and hold ids: 128 bits, chosen by the sender."""
+_MAY_GROW = frozenset(("work_max", "amount_nanos_max", "settle_by_s"))
+"""What an extension raises; all else of a lease stands as it was signed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,23 @@ class Lease:
     def credit_tokens(self) -> int:
         """Tokens the hop may carry beyond its last receipt."""
         return self.window_tokens * self.credit_windows
+
+    def check_grows_from(self, earlier: "Lease") -> None:
+        """Raise RemoteProtocolError unless this is `earlier` with higher limits and no other word.
+
+        Equal limits are no error: an extension may come twice.
+        """
+        for field in fields(self):
+            if field.name in _MAY_GROW:
+                continue
+            if getattr(self, field.name) != getattr(earlier, field.name):
+                raise RemoteProtocolError(f"An extension cannot change a lease's {field.name}.")
+        if (
+            not self.work_max.covers(earlier.work_max)
+            or self.amount_nanos_max < earlier.amount_nanos_max
+            or self.settle_by_s < earlier.settle_by_s
+        ):
+            raise RemoteProtocolError("An extension cannot lower a lease's limits.")
 
     def amount_for(self, work: Work) -> Nanos:
         """What cumulative `work` is worth; raises LimitExceeded above the lease's limits."""

@@ -12,15 +12,26 @@ from typing import ClassVar
 
 from protocol.envelope import Envelope, open_envelope
 from protocol.errors import LimitExceeded, RemoteProtocolError, WrongSigner
-from protocol.identity import KeyPair, PeerId, verify
+from protocol.identity import SIGNATURE_BYTES, KeyPair, PeerId, verify
 from protocol.lease import ID_BYTES, Lease
+from protocol.limits import RECORD_BYTES_MAX
 from protocol.money import Nanos, Work
-from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
+from protocol.record import (
+    byte_string,
+    decode_canonical,
+    decode_fields,
+    encode_canonical,
+    encode_fields,
+)
 
 __all__ = ["CosignedReceipt", "Receipt", "cosign", "open_receipt"]
 
 HASH_BYTES = 32
 _COSIGN_DOMAIN = b"piecework/cosign/v1\0"
+
+_BEFORE_ENVELOPE = b"\xa2\x68envelope"
+_AFTER_ENVELOPE = b"\x70countersignature" + bytes((0x58, SIGNATURE_BYTES))
+"""A co-signed receipt in canonical CBOR, but for its two byte strings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,19 @@ class CosignedReceipt:
 
     @classmethod
     def decode(cls, data: bytes) -> "CosignedReceipt":
+        """Parse, but do not verify; raises RemoteProtocolError."""
+        end = len(data) - SIGNATURE_BYTES
+        middle = end - len(_AFTER_ENVELOPE)
+        if (
+            type(data) is bytes
+            and len(data) <= RECORD_BYTES_MAX
+            and data.startswith(_BEFORE_ENVELOPE)
+            and data[max(0, middle) : end] == _AFTER_ENVELOPE
+        ):
+            envelope = byte_string(data, len(_BEFORE_ENVELOPE), middle)
+            if envelope is not None:
+                return cls(envelope, data[end:])
+        # anything else is told what is wrong with it
         return decode_fields(cls, decode_canonical(data))
 
     def open(self, lease: Lease) -> Receipt:

@@ -92,6 +92,9 @@ class Event(StrEnum):
     """Hop: a neighbour's link has ended, or carried what it must not."""
     REOPEN = "reopen"
     """OPEN of the next epoch: head sends, hop takes."""
+    EXTEND = "extend"
+    """Higher limits of a lease: head sends, hop takes."""
+    EXTENDED = "extended"
 
 
 _S, _E = SessionState, Event
@@ -113,6 +116,9 @@ _COMMON: dict[tuple[SessionState, Event], SessionState] = {
     (_S.FAILED, _E.FAIL): _S.FAILED,
     (_S.FAILED, _E.CLOSE): _S.FAILED,
 }
+_HOP_TAKES_EXTEND = (
+    _S.OPENING, _S.READY, _S.BROKEN, _S.REOPENING, _S.CLOSING, _S.CLOSED,
+)  # fmt: skip
 TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
     # what is still on its way to a hop whose CLOSE has overtaken it is dropped there
     "hop": _COMMON
@@ -137,6 +143,8 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         (_S.OPENING, _E.REOPEN): _S.REOPENING,
         (_S.REOPENING, _E.OPENED): _S.READY,
         **{(state, _E.RECEIPT): state for state in (_S.BROKEN, _S.REOPENING)},
+        # the head may repair, or close, while its word is on the way
+        **{(state, _E.EXTEND): state for state in _HOP_TAKES_EXTEND},
         **{(state, _E.CLOSE): _S.CLOSING for state in (_S.BROKEN, _S.REOPENING)},
         **{(state, _E.FAIL): _S.FAILED for state in (_S.BROKEN, _S.REOPENING)},
         # what the old links still carry is dropped
@@ -161,6 +169,8 @@ TRANSITIONS: Mapping[str, Mapping[tuple[SessionState, Event], SessionState]] = {
         (_S.REPAIRING, _E.ACK): _S.REPAIRING,
         (_S.REPAIRING, _E.CLOSE): _S.CLOSING,
         (_S.REPAIRING, _E.FAIL): _S.FAILED,
+        (_S.READY, _E.EXTEND): _S.READY,
+        **{(state, _E.EXTENDED): state for state in (_S.READY, _S.REPAIRING, _S.CLOSING)},
     },
 }
 

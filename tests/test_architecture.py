@@ -55,7 +55,7 @@ ONLY_HERE: dict[str, tuple[str, ...]] = {
         "marketplace.app",
         "relay.serving",
     ),
-    "typer": ("node.cli", "marketplace.cli", "relay.cli"),
+    "typer": ("node.cli", "marketplace.cli", "marketplace.ledger_pages.cli", "relay.cli"),
     "rich": ("node.cli", "marketplace.cli", "relay.cli"),
     "openai": ("node.cli",),
     "nacl": ("protocol", "transport"),

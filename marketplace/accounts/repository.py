@@ -17,6 +17,9 @@ class AccountRepository:
         self._session.add(row)
         self._session.flush()
 
+    def exists(self, account_id: str) -> bool:
+        return self._session.get(BuyerRow, account_id) is not None
+
     def get(self, account_id: str) -> BuyerRow:
         """The account behind an API key; the foreign key says that it is there."""
         return self._session.get_one(BuyerRow, account_id)

@@ -5,14 +5,18 @@ from typing import Annotated
 from fastapi import APIRouter, Path, status
 
 from marketplace.endpoints import InferenceBuyer, MarketOf
-from marketplace.leases import replacements, service
+from marketplace.leases import extending, replacements, service
+from marketplace.leases.funding import held_for
 from marketplace.leases.schemas import (
+    ExtensionRequest,
+    ExtensionSchema,
     LeaseRequest,
     LeasesSchema,
     ReplacementRequest,
     ReplacementSchema,
     SessionSchema,
 )
+from marketplace.quotes.service import require_choice
 
 __all__ = ["router"]
 
@@ -24,8 +28,13 @@ SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 @router.post("/v1/leases")
 def create_leases(body: LeaseRequest, caller: InferenceBuyer, market: MarketOf) -> LeasesSchema:
     """Accept a quote: its amount is held, and every hop gets its lease."""
-    with market.database.transaction() as session:
-        return service.create(session, market, caller.account_id, body)
+    return held_for(
+        market,
+        caller.account_id,
+        lambda session: service.create(
+            session, market, caller.account_id, body, key_id=caller.key_id or ""
+        ),
+    )
 
 
 @router.post("/v1/sessions/{session_id}/replacements")
@@ -36,9 +45,28 @@ def create_replacements(
     named = bytes.fromhex(session_id)
     # the search takes milliseconds, and must not hold up those who write
     with market.database.reading() as session:
+        require_choice(session, market, caller.account_id, body.allow)
         route = replacements.find(session, market, caller.account_id, named, body)
-    with market.database.transaction() as session:
-        return replacements.lease(session, market, caller.account_id, named, body, route)
+    return held_for(
+        market,
+        caller.account_id,
+        lambda session: replacements.lease(session, market, caller.account_id, named, body, route),
+        session_id=named,
+    )
+
+
+@router.post("/v1/sessions/{session_id}/extensions")
+def create_extension(
+    session_id: SessionId, body: ExtensionRequest, caller: InferenceBuyer, market: MarketOf
+) -> ExtensionSchema:
+    """Pay for more of a running answer: more is held, and every hop's lease says more."""
+    named = bytes.fromhex(session_id)
+    return held_for(
+        market,
+        caller.account_id,
+        lambda session: extending.extend(session, market, caller.account_id, named, body),
+        session_id=named,
+    )
 
 
 @router.post("/v1/sessions/{session_id}/close", status_code=status.HTTP_202_ACCEPTED)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, String, UniqueConstraint, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
@@ -18,6 +18,12 @@ class SessionRow(Base, table=True):
         UniqueConstraint("quote_id"),
         Index(None, "account_id", "created_at_s"),
         Index(None, "closed_at_s"),
+        Index(
+            "ix_market_session_open",
+            "account_id",
+            sqlite_where=text("closed_at_s IS NULL"),
+            postgresql_where=text("closed_at_s IS NULL"),
+        ),
     )
 
     session_id: bytes = Field(primary_key=True, max_length=16)
@@ -27,6 +33,17 @@ class SessionRow(Base, table=True):
     created_at_s: BigInt
     closed_at_s: BigIntOrNone = None
     """When the head said that it is over."""
+    key_id: str = Field(
+        default="", sa_column=Column(String(8), server_default=text("''"), nullable=False)
+    )
+    """Of the API key it was opened with; empty where a signed-in person opened it."""
+    model: str = Field(
+        default="", sa_column=Column(String(128), server_default=text("''"), nullable=False)
+    )
+    layers: int = Field(
+        default=0, sa_column=Column(BigInteger, server_default=text("0"), nullable=False)
+    )
+    """Of the whole model; with key and model kept here so that usage is summed without terms."""
 
 
 class SessionHoldRow(Base, table=True):
@@ -37,6 +54,12 @@ class SessionHoldRow(Base, table=True):
         UniqueConstraint("hold_id"),
         CheckConstraint("epoch BETWEEN 0 AND 4294967295", name="epoch"),
         CheckConstraint("amount_nanos > 0", name="amount"),
+        CheckConstraint(
+            "funded_rows >= 0 AND drafted_rows >= 0"
+            " AND (funded_rows IS NULL) = (drafted_rows IS NULL)",
+            name="funded",
+        ),
+        CheckConstraint("headroom_nanos >= 0", name="headroom"),
     )
 
     session_id: bytes = Field(
@@ -50,8 +73,19 @@ class SessionHoldRow(Base, table=True):
     """SHA-256 of what was asked, so that the same request again gets the same answer."""
     hold_id: bytes = Field(max_length=16, foreign_key="ledger_hold.hold_id")
     amount_nanos: NanosColumn
+    """What is held under it; an extension raises it."""
     terms: bytes | None = None
     """The whole route from this epoch on, as `quotes.terms.QuoteTerms` in canonical CBOR; None for
     a session that was opened before sessions were repaired."""
     created_at_s: BigInt
     settle_by_s: BigInt
+    funded_rows: BigIntOrNone = None
+    """Rows of the session that its leases pay for, drafts apart; an extension raises it. None: of a
+    session from before instalments, all rows."""
+    drafted_rows: BigIntOrNone = None
+    """Rows that its leases pay for beside those, should they be run in vain."""
+    headroom_nanos: int = Field(
+        default=0, sa_column=Column(BigInteger, server_default=text("0"), nullable=False)
+    )
+    """What the rest of its answer may still cost. It is not held; but no other session of the buyer
+    begins with it, so that nobody's answer is cut short for one that could have waited."""

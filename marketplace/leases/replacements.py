@@ -109,7 +109,7 @@ def _present(
     first, last = holds[0], holds[-1]
     if row.closed_at_s is not None:
         raise Conflict("The session is closed.", hint="Open a new one.")
-    if first.settle_by_s < market.clock.now_s():
+    if max(hold.settle_by_s for hold in holds) < market.clock.now_s():
         raise Conflict("The session's time for receipts is over.", hint="Open a new one.")
     if first.terms is None or last.terms is None:
         raise Conflict("The session is older than replacements.", hint="Open a new one.")
@@ -163,5 +163,7 @@ def _digest(session_id: bytes, request: ReplacementRequest) -> bytes:
         sorted(map(str, request.deny)),
         None if request.allow is None else sorted(map(str, request.allow)),
         request.amount_nanos_max,
+        request.funded_tokens,
+        request.drafted_tokens,
     ]
     return hashlib.sha256(encode_canonical(asked)).digest()

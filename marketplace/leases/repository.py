@@ -68,6 +68,19 @@ class SessionRepository:
         self._session.add(row)
         self._session.flush()
 
+    def headroom_nanos(self, account_id: str) -> Nanos:
+        """What the account's sessions under way may still cost beyond what they hold."""
+        query = (
+            select(func.coalesce(func.sum(SessionHoldRow.headroom_nanos), 0))
+            .join(SessionRow, col(SessionRow.session_id) == col(SessionHoldRow.session_id))
+            .join(HoldRow, col(HoldRow.hold_id) == col(SessionHoldRow.hold_id))
+            .where(SessionRow.account_id == account_id)
+            .where(col(SessionRow.closed_at_s).is_(None))
+            .where(col(HoldRow.charged_nanos).is_(None))
+        )
+        # PostgreSQL sums BIGINT as NUMERIC, which arrives as Decimal
+        return int(self._session.exec(query).one())
+
     def hold_states(self, session_id: bytes) -> Sequence[HoldState]:
         """What the ledger knows of the session's holds, by epoch."""
         query = (

@@ -111,13 +111,17 @@ def _work(first: QuoteTerms, request: ReplacementRequest) -> WorkPlan:
     as prefill; all others are decoded."""
     tokens = request.rows + request.remaining_tokens
     prompt_tokens = min(max(request.rows, first.prompt_tokens), tokens)
+    drafted, funded = request.drafted_tokens, request.funded_tokens
+    if funded is not None:
+        funded = max(request.rows + funded - prompt_tokens, 0)
     return WorkPlan(
         layers=first.layers,
         hidden_size=first.hidden_size,
         prompt_tokens=prompt_tokens,
         max_tokens=tokens - prompt_tokens,
         wire_dtype=first.wire_dtype,
-        drafted_tokens=first.drafted_tokens,
+        drafted_tokens=first.drafted_tokens if drafted is None else drafted,
+        funded_tokens=funded,
     )
 
 
@@ -128,6 +132,8 @@ def _route(
         present.terms,
         prompt_tokens=plan.prompt_tokens,
         max_tokens=plan.max_tokens,
+        drafted_tokens=plan.drafted_tokens,
+        funded_tokens=plan.funded_tokens,
         hops=tuple(hops),
     )
     route = NewRoute(present.epoch, terms, new)

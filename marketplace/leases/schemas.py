@@ -1,9 +1,9 @@
 """JSON of `leases`."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from marketplace.fields import (
     AMOUNT_NANOS_MAX,
@@ -19,6 +19,8 @@ from marketplace.quotes.schemas import PEERS_MAX, TOKENS_MAX, QuotedHopSchema
 from protocol.limits import HOPS_MAX
 
 __all__ = [
+    "ExtensionRequest",
+    "ExtensionSchema",
     "LeaseRequest",
     "LeasesSchema",
     "ReplacementLeaseSchema",
@@ -82,6 +84,16 @@ class ReplacementRequest(Schema):
     """Only these providers, as in the quote."""
     amount_nanos_max: Annotated[int, Field(ge=1, le=AMOUNT_NANOS_MAX)] | None = None
     """The most that may be held in addition."""
+    funded_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] | None = None
+    """Of `remaining_tokens`: hold for so many only; None: for all of them."""
+    drafted_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] | None = None
+    """Rows that may be run in vain at the new hops; None: as many as in the quote."""
+
+    @model_validator(mode="after")
+    def _check_funded(self) -> Self:
+        if self.funded_tokens is not None and self.funded_tokens > self.remaining_tokens:
+            raise ValueError("funded_tokens are above remaining_tokens")
+        return self
 
 
 class ReplacementLeaseSchema(Schema):
@@ -100,6 +112,27 @@ class ReplacementSchema(Schema):
     amount_nanos: int
     """Held in addition."""
     hops: list[QuotedHopSchema]
+    leases: list[ReplacementLeaseSchema]
+    settle_by_s: int
+
+
+class ExtensionRequest(Schema):
+    """Pay for more of a running answer. Totals: the same again gets the same answer."""
+
+    funded_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+    """Tokens of the answer that shall be paid for in all, at every hop of the present route."""
+    drafted_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] = 0
+    """Rows that may be run in vain in all."""
+
+
+class ExtensionSchema(Schema):
+    """More is held, and these are the leases of the route as it is now, one a hop."""
+
+    epoch: int
+    """Of the route that these leases are for."""
+    funded_tokens: int
+    amount_nanos: int
+    """Held for the session in all."""
     leases: list[ReplacementLeaseSchema]
     settle_by_s: int
 

@@ -7,6 +7,7 @@ from ledger.database import Session
 from ledger.settle_window import mark_closed
 from marketplace.errors import Conflict, QuoteExpired, QuoteUnknown, SessionUnknown
 from marketplace.fields import SpanSchema, WorkSchema
+from marketplace.keys import budgets
 from marketplace.leases.granting import Grant, grant
 from marketplace.leases.models import SessionHoldRow, SessionRow
 from marketplace.leases.repository import HoldState, LaneView, SessionRepository
@@ -18,14 +19,15 @@ from marketplace.leases.schemas import (
     SessionStatus,
 )
 from marketplace.market import Market
+from marketplace.offers.service import follow
 from marketplace.quotes.repository import QuoteRepository
-from marketplace.quotes.terms import QuoteTerms
+from marketplace.quotes.terms import QuotedHop, QuoteTerms
 
 __all__ = ["close", "create", "own", "show"]
 
 
 def create(
-    session: Session, market: Market, account_id: str, request: LeaseRequest
+    session: Session, market: Market, account_id: str, request: LeaseRequest, *, key_id: str
 ) -> LeasesSchema:
     """Hold the quote's amount and lease every hop, all or nothing; the same again, the same answer.
 
@@ -44,6 +46,9 @@ def create(
         account_id=account_id,
         quote_id=request.quote_id,
         created_at_s=market.clock.now_s(),
+        key_id=key_id,
+        model=terms.model,
+        layers=terms.layers,
     )
     repository.add(row)
     wanted = Grant(
@@ -63,8 +68,10 @@ def close(session: Session, account_id: str, session_id: bytes, *, now_s: int) -
     row = own(session, account_id, session_id, lock=True)
     if row.closed_at_s is None:
         row.closed_at_s = now_s
-        for hold in SessionRepository(session).holds(session_id):
-            mark_closed(session, hold.hold_id)
+        hold_ids = [hold.hold_id for hold in SessionRepository(session).holds(session_id)]
+        for hold_id in hold_ids:
+            mark_closed(session, hold_id)
+        budgets.finish(session, hold_ids)
 
 
 def show(session: Session, account_id: str, session_id: bytes) -> SessionSchema:
@@ -107,6 +114,18 @@ def _accept_quote(
     if not repository.accept(request.quote_id, request.session_id):
         raise Conflict("The quote was accepted for another session.", hint="Ask for a new one.")
     terms = QuoteTerms.decode(quote.terms)
+    gone = _no_longer_offered(market, terms, now_s)
+    if gone is not None:
+        # the quote may rest on what another process of the marketplace has taken
+        follow(session, market.index, now_s=now_s)
+        gone = _no_longer_offered(market, terms, now_s)
+    if gone is not None:
+        raise QuoteExpired(f"{gone.provider} no longer offers layers {gone.span} at its rates.")
+    return terms
+
+
+def _no_longer_offered(market: Market, terms: QuoteTerms, now_s: int) -> QuotedHop | None:
+    """The first hop whose offer does not stand any more."""
     for hop in terms.hops:
         offer = market.index.get(hop.provider, now_s)
         if (
@@ -115,8 +134,8 @@ def _accept_quote(
             or offer.rates != hop.rates
             or not offer.span.contains(hop.span)
         ):
-            raise QuoteExpired(f"{hop.provider} no longer offers layers {hop.span} at its rates.")
-    return terms
+            return hop
+    return None
 
 
 def _answer(session: Session, row: SessionHoldRow) -> LeasesSchema:

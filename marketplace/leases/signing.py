@@ -31,11 +31,12 @@ class LeasePlan:
     window_tokens: int
     credit_windows: int
     issued_at_s: int
+    settle_by_s: int
 
 
-def settle_by(tokens_max: int, issued_at_s: int) -> int:
-    """Until when receipts are taken, in unix seconds."""
-    return issued_at_s + SETTLE_GRACE_S + tokens_max * TOKEN_S
+def settle_by(tokens: int, issued_at_s: int) -> int:
+    """Until when receipts for so many tokens are taken, in unix seconds."""
+    return issued_at_s + SETTLE_GRACE_S + tokens * TOKEN_S
 
 
 def leases_of(terms: QuoteTerms, plan: LeasePlan, hops: Sequence[int]) -> list[Lease]:
@@ -70,7 +71,7 @@ def leases_of(terms: QuoteTerms, plan: LeasePlan, hops: Sequence[int]) -> list[L
             fee_basis_points=terms.fee_basis_points,
             issued_at_s=plan.issued_at_s,
             expires_at_s=plan.issued_at_s + OPEN_WITHIN_S,
-            settle_by_s=settle_by(plan.tokens_max, plan.issued_at_s),
+            settle_by_s=plan.settle_by_s,
         )
         for index in hops
     ]

@@ -34,7 +34,7 @@ def put_offer(body: SignedOffer, node: Node, market: MarketOf) -> OfferTaken:
 def delete_offers(node: Node, market: MarketOf) -> None:
     """Withdraw everything the node offers; no new session is sent to it."""
     with market.database.transaction() as session:
-        service.withdraw(session, node)
+        service.withdraw(session, node, now_s=market.clock.now_s())
     market.index.remove(node)
 
 

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt
@@ -22,6 +22,10 @@ class OfferRow(Base, table=True):
     envelope: bytes
     expires_at_s: BigInt
     """0 once withdrawn: the row stays, so that an older sequence cannot come back."""
+    changed_at_s: int = Field(
+        default=0, sa_type=BigInteger, index=True, sa_column_kwargs={"server_default": text("0")}
+    )
+    """When it was put or withdrawn, by the clock of whoever took it: other processes follow it."""
 
 
 class PlacementRow(Base, table=True):

@@ -31,20 +31,31 @@ class OfferRepository:
                 update(OfferRow)
                 .where(col(OfferRow.provider) == row.provider)
                 .where(col(OfferRow.sequence) < row.sequence)
-                .values(sequence=row.sequence, envelope=row.envelope, expires_at_s=row.expires_at_s)
+                .values(
+                    sequence=row.sequence,
+                    envelope=row.envelope,
+                    expires_at_s=row.expires_at_s,
+                    changed_at_s=row.changed_at_s,
+                )
             )
             .rowcount
             == 1
         )
 
-    def withdraw(self, provider: str) -> bool:
+    def withdraw(self, provider: str, now_s: int) -> bool:
         """Whether an offer of the provider's was there to end."""
         row = self._session.get(OfferRow, provider)
         if row is None or row.expires_at_s == 0:
             return False
-        row.expires_at_s = 0
+        row.expires_at_s, row.changed_at_s = 0, now_s
         self._session.flush()
         return True
+
+    def changed_since(self, since_s: int) -> Sequence[OfferRow]:
+        """Rows put or withdrawn at or after `since_s`, withdrawn ones too."""
+        return self._session.exec(
+            select(OfferRow).where(col(OfferRow.changed_at_s) >= since_s)
+        ).all()
 
     def alive(self, now_s: int) -> Sequence[OfferRow]:
         return self._session.exec(select(OfferRow).where(col(OfferRow.expires_at_s) > now_s)).all()

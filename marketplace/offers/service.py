@@ -18,10 +18,13 @@ from protocol.limits import NAME_BYTES_MAX
 from protocol.offer import Offer
 from protocol.route import Span
 
-__all__ = ["listing", "place", "publish", "rebuild", "withdraw"]
+__all__ = ["follow", "listing", "place", "publish", "rebuild", "withdraw"]
 
 OFFERS_PAGE = 1000
 """Offers of one answer: about 400 kB."""
+FOLLOW_OVERLAP_S = 30
+"""Rows are looked at again for so long: a transaction may commit seconds after it was stamped, and
+by the clock of another machine. An offer that is known already costs a comparison."""
 MOVE_LEASE_S = 60
 """How long a span that was given to a node counts as covered; a node still loading asks again."""
 
@@ -46,6 +49,7 @@ def publish(session: Session, node: PeerId, data: bytes, *, now_s: int) -> Offer
         sequence=offer.sequence,
         envelope=data,
         expires_at_s=offer.expires_at_s,
+        changed_at_s=now_s,
     )
     repository = OfferRepository(session)
     if not repository.put(row):
@@ -58,9 +62,9 @@ def publish(session: Session, node: PeerId, data: bytes, *, now_s: int) -> Offer
     return offer
 
 
-def withdraw(session: Session, node: PeerId) -> None:
+def withdraw(session: Session, node: PeerId, *, now_s: int) -> None:
     """End the node's offer; again is no error."""
-    OfferRepository(session).withdraw(str(node))
+    OfferRepository(session).withdraw(str(node), now_s)
 
 
 def listing(session: Session, market: Market, after: PeerId | None) -> OfferList:
@@ -119,8 +123,28 @@ def place(
 def rebuild(session: Session, index: OfferIndex, *, now_s: int) -> None:
     """Fill an empty index with what was alive before the marketplace stopped."""
     for row in OfferRepository(session).alive(now_s):
-        # verified when it came, but a database is easier to change than a signature
-        index.put(open_envelope(Offer, row.envelope, signer=PeerId.from_text(row.provider)))
+        index.put(_opened(row))
+    index.followed_to_s = now_s
+
+
+def follow(session: Session, index: OfferIndex, *, now_s: int) -> None:
+    """Take in what other processes have put and withdrawn.
+
+    The index of a process is its own, and the table is everybody's.
+    """
+    since_s = index.followed_to_s - FOLLOW_OVERLAP_S
+    for row in OfferRepository(session).changed_since(since_s):
+        provider = PeerId.from_text(row.provider)
+        if row.expires_at_s <= now_s:
+            index.remove(provider, up_to=row.sequence)
+        elif index.sequence_of(provider) < row.sequence:
+            index.put(_opened(row))
+    index.followed_to_s = max(index.followed_to_s, now_s)
+
+
+def _opened(row: OfferRow) -> Offer:
+    # verified when it came, but a database is easier to change than a signature
+    return open_envelope(Offer, row.envelope, signer=PeerId.from_text(row.provider))
 
 
 def _check_texts(offer: Offer) -> None:

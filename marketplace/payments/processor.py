@@ -10,16 +10,26 @@ Errors: `ProcessorRefused` is a definite no; `OutcomeUnknown` means it may have 
 before anything is sent again; `ProcessorBusy` means that it did not happen and may be sent again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from marketplace.payments.records import (
+    ChargebackRecord,
+    Checkout,
+    CheckoutState,
+    Payment,
+    ProcessorEvent,
+    ProcessorTransaction,
+    RefundRecord,
+)
 from protocol.errors import PieceworkError
 from protocol.money import Nanos
 
 __all__ = [
     "NANOS_PER_CENT",
+    "EventUnverified",
     "OutcomeUnknown",
-    "PaymentEvent",
     "PayoutProcessor",
     "Processor",
     "ProcessorBusy",
@@ -52,14 +62,8 @@ class ProcessorBusy(ProcessorError):
     """Nothing happened: too many requests, or the same one is being worked on; ask again later."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaymentEvent:
-    """The processor says: this top-up is paid."""
-
-    event_id: str
-    """The processor's own; the same event may be told more than once."""
-    topup_id: bytes
-    amount_nanos: Nanos
+class EventUnverified(ProcessorError):
+    """A webhook whose signature is wrong, missing or too old: nobody knows who sent it."""
 
 
 class Processor(Protocol):
@@ -69,8 +73,65 @@ class Processor(Protocol):
     def name(self) -> str:
         """As `GET /v1/market` shows it: `test` or `stripe`."""
 
-    def create_checkout(self, topup_id: bytes, amount_nanos: Nanos) -> str:
-        """The URL where the buyer pays; again for the same top-up gives a checkout for it again."""
+    @property
+    def granularity_nanos(self) -> Nanos:
+        """Amounts must be multiples of this."""
+
+    def create_customer(self, account_id: str) -> str:
+        """The processor's name for an account; the same again for the same."""
+
+    def create_checkout(
+        self,
+        topup_id: bytes,
+        amount_nanos: Nanos,
+        *,
+        customer: str = "",
+        save_card: bool = False,
+        strong_authentication: bool = False,
+        attempt: int = 1,
+    ) -> Checkout:
+        """Where the buyer pays; the same again for the same attempt."""
+
+    def create_card_checkout(self, account_id: str, setup_id: bytes, customer: str) -> Checkout:
+        """Where the buyer saves a card without paying."""
+
+    def find_checkout(self, checkout_id: str) -> CheckoutState:
+        """What became of it."""
+
+    def charge_card(
+        self, topup_id: bytes, amount_nanos: Nanos, *, customer: str, card_id: str
+    ) -> Payment:
+        """Charge a saved card while the buyer is away. Idempotency key: the top-up's id."""
+
+    def find_payment(self, payment_id: str) -> Payment:
+        """One payment, by the processor's id."""
+
+    def find_payments(self, topup_id: bytes, customer: str) -> list[Payment]:
+        """Every payment of this top-up: the truth about what was charged."""
+
+    def forget_card(self, card_id: str) -> None:
+        """The card may not be charged again; again is no error."""
+
+    def create_refund(self, refund_id: bytes, payment_id: str, amount_cents: int) -> RefundRecord:
+        """Give back. Idempotency key: the refund's id."""
+
+    def find_refunds(self, payment_id: str) -> list[RefundRecord]:
+        """Every refund of this payment: the truth about what was given back."""
+
+    def find_chargeback(self, dispute_id: str) -> ChargebackRecord:
+        """A complaint, by the processor's id."""
+
+    def find_refund(self, processor_id: str) -> RefundRecord:
+        """One refund, by the processor's id."""
+
+    def transactions(self, since_s: int) -> Iterator[ProcessorTransaction]:
+        """Every change of our balance made since then, newest first."""
+
+    def balance_cents(self) -> tuple[int, int]:
+        """(pending, available)."""
+
+    def read_event(self, payload: bytes, signature: str, *, now_s: int) -> ProcessorEvent:
+        """What a webhook says; raises EventUnverified unless the processor signed it lately."""
 
 
 @dataclass(frozen=True, slots=True)

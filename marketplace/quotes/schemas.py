@@ -1,8 +1,8 @@
 """JSON of `quotes`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from marketplace.fields import (
     AMOUNT_NANOS_MAX,
@@ -35,6 +35,9 @@ class QuoteRequest(Schema):
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)]
     drafted_tokens: Annotated[int, Field(ge=0, le=TOKENS_MAX)] = 0
     """Rows that may be run in vain to have the answer sooner: drafts that do not hold."""
+    funded_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX)] | None = None
+    """Hold for so many tokens of the answer only, and for more by POST
+    /v1/sessions/{id}/extensions; None: for `max_tokens`."""
     sealed: Literal[True] = True
     """The pool sells sealed routes only: the head holds the ends."""
     wire_dtype: Annotated[WireDtype, Field(strict=False)] = WireDtype.BF16
@@ -44,6 +47,12 @@ class QuoteRequest(Schema):
     """Only these providers."""
     deny: list[PeerText] = Field(max_length=PEERS_MAX, default_factory=list)
     """None of these."""
+
+    @model_validator(mode="after")
+    def _check_funded(self) -> Self:
+        if self.funded_tokens is not None and self.funded_tokens > self.max_tokens:
+            raise ValueError("funded_tokens are above max_tokens")
+        return self
 
 
 class QuotedHopSchema(Schema):
@@ -81,5 +90,6 @@ class QuoteSchema(Schema):
     hidden_size: int
     wire_dtype: str
     amount_nanos_max: int
+    """What is held when it is accepted."""
     fee_basis_points: int
     hops: list[QuotedHopSchema]

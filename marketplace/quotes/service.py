@@ -1,6 +1,7 @@
 """Making a quote: the cheapest route now, and the most that it can come to."""
 
 import secrets
+from collections.abc import Sequence
 
 from ledger.database import Session
 from marketplace.errors import ContextTooLong, NoCapacity, PriceTooHigh
@@ -9,18 +10,36 @@ from marketplace.manifests import service as manifests
 from marketplace.manifests.models import ManifestRow
 from marketplace.market import Market
 from marketplace.matching import RoutedHop, search_route
+from marketplace.offers.service import follow
 from marketplace.pricing import WorkPlan
+from marketplace.quotes.errors import ChoiceForbidden
 from marketplace.quotes.models import QuoteRow
 from marketplace.quotes.repository import QuoteRepository
 from marketplace.quotes.schemas import QuotedHopSchema, QuoteRequest, QuoteSchema
 from marketplace.quotes.terms import QuotedHop, QuoteTerms, hold_nanos
+from marketplace.standing.service import may_choose
 from planning.routes import missing_spans
+from protocol.identity import PeerId
 from protocol.lease import ID_BYTES
+from protocol.offer import Offer
 
-__all__ = ["keep", "price"]
+__all__ = ["keep", "price", "require_choice"]
 
 QUOTE_LIFETIME_S = 60
 """Offers live five minutes at most, so a quote that rests on them must be short."""
+
+
+def require_choice(
+    session: Session, market: Market, account_id: str, allow: Sequence[PeerId] | None
+) -> None:
+    """Raise ChoiceForbidden where a buyer who may not names the providers that shall serve it."""
+    if allow is not None and not may_choose(
+        session,
+        account_id,
+        now_s=market.clock.now_s(),
+        processor_name=market.processor.name,
+    ):
+        raise ChoiceForbidden
 
 
 def price(session: Session, market: Market, request: QuoteRequest) -> QuoteTerms:
@@ -59,6 +78,7 @@ def _plan(manifest: ManifestRow, request: QuoteRequest) -> WorkPlan:
         max_tokens=request.max_tokens,
         wire_dtype=request.wire_dtype,
         drafted_tokens=request.drafted_tokens,
+        funded_tokens=request.funded_tokens,
     )
     if plan.tokens > manifest.context_tokens:
         raise ContextTooLong(
@@ -76,6 +96,27 @@ def _route(
     plan: WorkPlan,
     request: QuoteRequest,
 ) -> list[RoutedHop]:
+    seen = market.index.version
+    route, offers = _search(session, market, manifest, plan, request)
+    if route is None:
+        # another process of the marketplace may know more than this one yet does
+        follow(session, market.index, now_s=market.clock.now_s())
+        if market.index.version != seen:
+            route, offers = _search(session, market, manifest, plan, request)
+    if route is None:
+        able = [offer.span for offer in offers if offer.kv_tokens >= plan.tokens]
+        raise NoCapacity(manifest.name, missing_spans(plan.layers, able))
+    return route
+
+
+def _search(
+    session: Session,
+    market: Market,
+    manifest: ManifestRow,
+    plan: WorkPlan,
+    request: QuoteRequest,
+) -> tuple[list[RoutedHop] | None, list[Offer]]:
+    """The cheapest route, and the offers it was looked for among."""
     allow = None if request.allow is None else frozenset(request.allow)
     deny = frozenset(request.deny)
     offers = [
@@ -84,11 +125,7 @@ def _route(
         if (allow is None or offer.provider in allow) and offer.provider not in deny
     ]
     busy = SessionRepository(session).open_by_provider([offer.provider for offer in offers])
-    route = search_route(offers, plan, open_sessions=busy)
-    if route is None:
-        able = [offer.span for offer in offers if offer.kv_tokens >= plan.tokens]
-        raise NoCapacity(manifest.name, missing_spans(plan.layers, able))
-    return route
+    return search_route(offers, plan, open_sessions=busy), offers
 
 
 def _terms(
@@ -107,6 +144,7 @@ def _terms(
         amount_nanos_max=hold_nanos(hops, fee_basis_points),
         hops=hops,
         drafted_tokens=plan.drafted_tokens,
+        funded_tokens=plan.funded_tokens,
     )
 
 

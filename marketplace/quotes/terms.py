@@ -1,17 +1,17 @@
 """What a quote promises, as one record that is kept until it is accepted, and by its session."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from marketplace.pricing import WorkPlan, bound_of
 from protocol.identity import PeerId
-from protocol.money import Nanos, Rates, Work, amount_nanos, with_fee_nanos
+from protocol.money import Nanos, Rates, Work, amount_nanos, with_fee_nanos, work_bound
 from protocol.offer import Offer
 from protocol.record import decode_canonical, decode_fields, encode_canonical, encode_fields
 from protocol.route import Span
 from protocol.tensor import WireDtype
 
-__all__ = ["QuoteTerms", "QuotedHop", "hold_nanos"]
+__all__ = ["QuoteTerms", "QuotedHop", "hold_nanos", "more_work"]
 
 TERMS_BYTES_MAX = 1024 * 1024
 """64 hops with 16 addresses of 256 bytes each are 300 kB; above that the row is damaged."""
@@ -65,6 +65,29 @@ class QuoteTerms:
     """What is held: every hop's bound and the fee."""
     hops: tuple[QuotedHop, ...]
     drafted_tokens: int = 0
+    funded_tokens: int | None = None
+    """Of the answer: what is held for; None: all of it."""
+
+    @property
+    def funded_rows(self) -> int:
+        """Rows of the session, drafts apart, that the leases pay for."""
+        if self.funded_tokens is None:
+            return self.tokens_max
+        return self.prompt_tokens + self.funded_tokens
+
+    def headroom_nanos(self, hops: Sequence[QuotedHop]) -> Nanos:
+        """What these hops may earn, with the fee, beyond what is held for them at first."""
+        rows = self.tokens_max - self.funded_rows
+        if rows == 0:
+            return 0
+        row_bytes = self.wire_dtype.row_bytes(self.hidden_size)
+        whole = sum(
+            amount_nanos(hop.work_max + more_work(hop.span, rows, row_bytes), hop.rates)
+            for hop in hops
+        )
+        return with_fee_nanos(whole, self.fee_basis_points) - hold_nanos(
+            hops, self.fee_basis_points
+        )
 
     @property
     def tokens_max(self) -> int:
@@ -77,6 +100,13 @@ class QuoteTerms:
     @classmethod
     def decode(cls, data: bytes) -> "QuoteTerms":
         return decode_fields(cls, decode_canonical(data, size_max=TERMS_BYTES_MAX))
+
+
+def more_work(span: Span, rows: int, row_bytes: int) -> Work:
+    """What so many rows of an answer are at the hop of `span`."""
+    return work_bound(
+        layers=len(span), prompt_tokens=0, output_tokens=rows, bytes_per_token=row_bytes
+    )
 
 
 def hold_nanos(hops: Iterable[QuotedHop], fee_basis_points: int) -> Nanos:

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from ledger.receipts import accept_receipts
 from marketplace.endpoints import MarketOf, Node
+from marketplace.receipts import service
 from marketplace.receipts.schemas import ReceiptBatch, ReceiptResult, ReceiptResults
 
 __all__ = ["router"]
@@ -14,18 +15,20 @@ router = APIRouter(tags=["receipts"])
 @router.post("/v1/receipts")
 def post_receipts(body: ReceiptBatch, node: Node, market: MarketOf) -> ReceiptResults:
     """Hand in co-signed receipts; what is acknowledged is durable, and has its place in the log."""
+    now_s = market.clock.now_s()
     with market.database.transaction() as session:
-        outcomes = accept_receipts(
-            session, body.receipts, provider=node, now_s=market.clock.now_s()
-        )
+        outcomes = accept_receipts(session, body.receipts, provider=node, now_s=now_s)
+    # signed once it is committed: nothing is promised that a crash could take back
+    signed = service.sign_outcomes(market.key, body.receipts, outcomes, provider=node, now_s=now_s)
     return ReceiptResults(
         results=[
             ReceiptResult(
                 lease_id=outcome.lease_id.hex(),
-                status=outcome.status.value,
-                reason=outcome.reason,
-                leaf_index=outcome.leaf_index,
+                status=result.status,
+                reason=result.reason,
+                leaf_index=result.leaf_index,
             )
-            for outcome in outcomes
-        ]
+            for outcome, result in zip(outcomes, signed.results, strict=True)
+        ],
+        acknowledgement=signed.envelope,
     )

@@ -27,6 +27,8 @@ class ReceiptResult(Schema):
 
 
 class ReceiptResults(Schema):
-    """One result each, in the batch's order."""
+    """One result each, in the batch's order, and the marketplace's signature over all of them."""
 
     results: list[ReceiptResult]
+    acknowledgement: Base64Bytes
+    """Envelope of a `protocol.acknowledgement.Acknowledgement`: to be kept."""

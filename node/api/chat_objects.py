@@ -39,8 +39,11 @@ class Hop(TypedDict):
 
 
 class Piecework(TypedDict):
+    """`stopped_by`: what else than the request ended the answer, "insufficient_funds"."""
+
     session_id: str
     hops: list[Hop]
+    stopped_by: NotRequired[str]
 
 
 class ChatAnswerMessage(TypedDict):
@@ -175,7 +178,7 @@ def _usage(answer: Answer) -> Usage:
 
 
 def _piecework(answer: Answer) -> Piecework:
-    return {
+    piecework: Piecework = {
         "session_id": answer.session_id,
         "hops": [
             {
@@ -187,3 +190,6 @@ def _piecework(answer: Answer) -> Piecework:
             for hop in answer.hops
         ],
     }
+    if answer.stopped_by is not None:
+        piecework["stopped_by"] = answer.stopped_by
+    return piecework

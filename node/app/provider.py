@@ -12,6 +12,7 @@ from node.app.fetching import fetch_for_pool, fetch_missing
 from node.app.household import Household, HouseholdAdmission
 from node.app.network import network_view, start_host, traffic_bytes
 from node.app.shard import LoadedModel, start_runner
+from node.app.witness import LogWitness, witnessing
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
 from node.engine.runner import EngineRunner
@@ -21,6 +22,7 @@ from node.household.limits import with_floor
 from node.market_client import MarketClient, MarketTerms
 from node.models.peer_server import share_weights
 from node.serve.admission import LeaseAdmission, ServedShard
+from node.serve.answer_log import AnswerLog
 from node.serve.collector import Collector
 from node.serve.receipt_log import ReceiptLog
 from node.serve.server import SessionServer
@@ -93,7 +95,8 @@ async def run_provider(
         household = Household(home, upload, lambda: traffic_bytes(host))
         household.look()
         stack.callback(household.close)
-        collector = Collector(key, ReceiptLog(home.receipts_path), client)
+        answers = AnswerLog(home.answers_path, market=terms.peer_id, provider=key.peer_id)
+        collector = Collector(key, ReceiptLog(home.receipts_path), client, answers)
         collector.start()
         stack.push_async_callback(collector.close, timeout_s=HAND_IN_TIMEOUT_S)
         shard = ServedShard(
@@ -117,6 +120,8 @@ async def run_provider(
         )  # fmt: skip
         page = await StatusPage.start(home.status_path, lambda: _status(parts))
         stack.push_async_callback(page.close)
+        witness = LogWitness(home, key, client, terms.peer_id, clock=time.time)
+        await stack.enter_async_context(witnessing(witness, tell))
         await _serve(parts, stop, tell)
 
 
@@ -245,6 +250,7 @@ async def _status(parts: _Parts) -> dict[str, object]:
         "addresses": [str(address) for address in parts.host.addresses],
         "sessions": parts.server.sessions,
         "receipts_pending": parts.collector.pending,
+        "receipts_refused": parts.collector.refused,
         "engine": asdict(statistics),
         "connections": [
             {"peer_id": str(c.peer_id), "path_kind": c.path_kind, "remote": c.remote}

@@ -1,18 +1,24 @@
 """`piecework join`."""
 
 import asyncio
+import sys
 from pathlib import Path
 
+from node.account_client import AccountClient
+from node.app.joining import bind_machine
 from node.app.provider import run_provider
+from node.cli.device_screen import TerminalScreen
 from node.cli.options import EngineTexts, engine_options, home_path, network_options
 from node.cli.program import fail, run_service, tell
-from node.config import ProviderConfig, parse_bytes
+from node.config import Home, ProviderConfig, parse_bytes
 from node.hardware import available_memory_bytes
 from protocol.errors import PieceworkError
 from protocol.money import Rates
 from protocol.route import Span
 
 __all__ = ["join_pool"]
+
+WHY = "Sign in to say whose this machine is. It then earns for your account."
 
 
 def join_pool(
@@ -29,6 +35,7 @@ def join_pool(
     relays: tuple[str, ...],
     maps_port: bool,
     share_weights: bool,
+    login: bool,
 ) -> None:
     """Check the options, then serve until told to stop."""
     try:
@@ -48,6 +55,16 @@ def join_pool(
         fail(error)
 
     async def serve(stop: asyncio.Event) -> None:
+        await _bind(config, stop, asks=login and sys.stderr.isatty())
+        if stop.is_set():
+            return
         await run_provider(config, stop, tell)
 
     run_service(serve)
+
+
+async def _bind(config: ProviderConfig, stop: asyncio.Event, *, asks: bool) -> None:
+    """Whose this machine is; at a terminal somebody may say so."""
+    home = Home(config.home)
+    async with AccountClient(config.market_url, home.load_or_create_key()) as client:
+        await bind_machine(client, home, TerminalScreen(WHY) if asks else None, stop, tell)

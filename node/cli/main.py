@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from node.cli.account_commands import add_account_commands
 from node.cli.annotations import (
     BackendOption,
     ComputeOption,
@@ -20,8 +21,9 @@ from node.cli.annotations import (
     ThreadsOption,
     WireOption,
 )
-from node.cli.household_commands import add_household_commands
+from node.cli.ledger import ledger_app
 from node.cli.models import models_app
+from node.cli.provider_commands import add_provider_commands
 
 __all__ = ["app", "main"]
 
@@ -33,10 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ledger_app = typer.Typer(help="Check the public ledger.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(models_app, name="models")
-add_household_commands(app)
+add_provider_commands(app)
+add_account_commands(app)
 
 
 @app.command()
@@ -131,6 +133,9 @@ def join(
     share_weights: Annotated[
         bool, typer.Option("--share-weights", help="Let other nodes fetch this span's weights.")
     ] = False,
+    login: Annotated[
+        bool, typer.Option(help="At a terminal, ask whose the machine is; else earnings wait.")
+    ] = True,
 ) -> None:
     """Join the pool: serve a span of layers and be paid for it. Ctrl-C drains and leaves."""
     from node.cli.join import join_pool
@@ -139,7 +144,7 @@ def join(
         market=market, model=model, memory=memory, span=span, home=home,
         engine=(backend, device, compute, threads), kv_tokens=kv_tokens,
         rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
-        relays=tuple(relay or ()), maps_port=map_port, share_weights=share_weights,
+        relays=tuple(relay or ()), maps_port=map_port, share_weights=share_weights, login=login,
     )  # fmt: skip
 
 
@@ -193,12 +198,13 @@ def run(
     json_: JsonOption = False,
 ) -> None:
     """Ask once and print the answer as it comes: on this machine, or in the pool with --market."""
+    from node.cli.account import stored_key
     from node.cli.run import run_once
 
     run_once(
-        model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, market=market, key=key,
-        max_tokens=max_tokens, temperature=temperature, seed=seed, home=home,
-        engine=(backend, device, compute, threads), wire=wire, draft=draft,
+        model=model, prompt=sys.stdin.read() if prompt == "-" else prompt, market=market,
+        key=key or stored_key(home, market), max_tokens=max_tokens, temperature=temperature,
+        seed=seed, home=home, engine=(backend, device, compute, threads), wire=wire, draft=draft,
         as_json=json_,
     )  # fmt: skip
 
@@ -239,18 +245,6 @@ def doctor(
         home=home, relays=tuple(relay or ()), market=market, peers=tuple(peer or ()),
         api_port=api_port, listen_port=listen_port, as_json=json_,
     )  # fmt: skip
-
-
-@ledger_app.command()
-def audit(
-    market: MarketOption,
-    home: HomeOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Recompute every provider's pay from the public log, and check it against the books."""
-    from node.cli.audit import audit_ledger
-
-    audit_ledger(market=market, home=home, as_json=json_)
 
 
 @app.command()

@@ -51,6 +51,7 @@ def _print(report: dict[str, Any]) -> None:
         for name in ("sessions", "answers", "receipts_pending"):
             if name in node:
                 console.print(f"  {name:<14} {node[name]}", highlight=False)
+        _print_refused(console, node.get("receipts_refused", {}))
         if household := node.get("household"):
             reasons = "; ".join(household["reasons"])
             console.print(f"  {'household':<14} {reasons or 'takes work'}", highlight=False)
@@ -63,6 +64,12 @@ def _print(report: dict[str, Any]) -> None:
             console.print(_sessions(node["recent"]))
     if pool := report["pool"]:
         console.print(_offers(pool["offers"]))
+
+
+def _print_refused(console: Console, refused: dict[str, int]) -> None:
+    """Receipts that the marketplace has refused, by its reason."""
+    for reason, count in refused.items():
+        console.print(f"  {'refused':<14} {count}: {reason}", highlight=False)
 
 
 def network_lines(network: dict[str, Any]) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """The model ended, or a stop string came."""
     LENGTH = "length"
-    """max_tokens or the context was reached."""
+    """max_tokens or the context was reached, or the buyer's money: see Answer.stopped_by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,8 @@ class Answer(Protocol):
     completion_tokens: int
     finish_reason: FinishReason | None
     """None while the answer runs."""
+    stopped_by: str | None
+    """What else than the request's own bounds ended it: "insufficient_funds", or None."""
 
     @property
     def hops(self) -> tuple[HopReport, ...]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence, Set
 
 from node.head.drafting.base import Drafter, DraftingStatistics, SteppedSession
-from node.head.drafting.flight import Flight
+from node.head.drafting.flight import Flight, Funding
 from node.head.drafting.pace import Pace
 from node.head.drafting.stepper import NextStep, Stepper
 from node.head.ends import Ends
@@ -41,20 +41,22 @@ async def generate(
     chunk_tokens: int = PREFILL_CHUNK_TOKENS,
     statistics: DraftingStatistics | None = None,
     clock: Callable[[], float] = time.monotonic,
+    funding: Callable[[], Funding] | None = None,
 ) -> AsyncGenerator[int, None]:
     """Yield the tokens that follow `prompt`: at most `max_tokens`, none after one of `eos`.
 
     The token of `eos` itself is yielded last. The tokens are the same with any `drafters`, which
     are opened and closed here, with `pace`, which says how much to draft and may know more than a
     new one, and with `loops` (open routes: the last hop may feed on by itself). `spare_rows`: how
-    many rows may run in vain, where they are paid for. `statistics` is filled in.
+    many rows may run in vain, where they are paid for; `funding` says so anew before each step,
+    where an answer is paid for as it comes. `statistics` is filled in.
 
     Raises HopFailed, SessionError or EngineError; the caller closes session and ends in every case.
     """
     flight = Flight(prompt, max_tokens=max_tokens, eos=eos, spare_rows=spare_rows)
     async with Stepper(
         session, flight, drafters, pace or Pace(),
-        loops=loops, statistics=statistics or DraftingStatistics(), clock=clock,
+        loops=loops, statistics=statistics or DraftingStatistics(), clock=clock, funding=funding,
     ) as stepper:  # fmt: skip
         result: Result | None = await _prefill(session, ends, prompt, chunk_tokens, stepper)
         while True:

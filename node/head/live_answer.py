@@ -1,6 +1,7 @@
 """One answer as it comes: tokens out of the session, text out of tokens."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,15 @@ from node.head.detokenizer import TextStream
 from node.head.drafting.base import DraftingStatistics
 from node.head.ends import Ends
 from node.head.generate import PREFILL_CHUNK_TOKENS, WAN_PREFILL_CHUNK_TOKENS, generate
+from node.head.instalments import AnswerUnfunded
 from node.head.live_session import LiveSession, RouteTrace
 from node.head.models import HeadModel
 
 __all__ = ["LiveAnswer", "Prompt"]
+
+STOPPED_BY_FUNDS = "insufficient_funds"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class LiveAnswer:
         self.cached_tokens = session.cached_tokens
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
+        self.stopped_by: str | None = None
         self._drafting = DraftingStatistics()
         self._prompt = prompt
         self._session = session
@@ -66,7 +73,7 @@ class LiveAnswer:
         tokens = self._generate()
         try:
             silent = 0
-            async for token in tokens:
+            async for token in self._paid_for(tokens):
                 self.completion_tokens += 1
                 silent += 1
                 if text := self._text.push(token):
@@ -87,6 +94,15 @@ class LiveAnswer:
             await tokens.aclose()
             self._finish(ok=False)
 
+    async def _paid_for(self, tokens: AsyncIterator[int]) -> AsyncIterator[int]:
+        """The tokens as far as they are paid for: what lacks money ends, and is no error."""
+        try:
+            async for token in tokens:
+                yield token
+        except AnswerUnfunded as error:
+            logger.info("an answer ends after %d tokens: %s", self.completion_tokens, error)
+            self.stopped_by = STOPPED_BY_FUNDS
+
     def _generate(self) -> AsyncGenerator[int, None]:
         prompt, session = self._prompt, self._session
         manifest = prompt.model.manifest
@@ -104,6 +120,7 @@ class LiveAnswer:
             pace=prompt.model.drafting.pace(len(session.plan.route.hops)),
             loops=session.loops,
             spare_rows=session.spare_rows,
+            funding=lambda: session.funding,
             chunk_tokens=PREFILL_CHUNK_TOKENS if session.is_near else WAN_PREFILL_CHUNK_TOKENS,
             statistics=self._drafting,
         )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from node.head.absent import AbsentPeers
+from node.head.drafting.flight import Funding
+from node.head.instalments import Instalments
 from node.head.record import SessionRecord
 from node.head.session import RouteSession
 from node.router.base import RoutePlan, Router, RouteRequest
@@ -78,6 +80,9 @@ class LiveSession:
         self._retiring: list[asyncio.Task[None]] = []
         self._lock = asyncio.Lock()
         """A repair and what is sent go one after the other: one may wait for a result and send."""
+        self._instalments = Instalments(
+            router, request, lambda: self._session, self._lock, self._mend
+        )
 
     @property
     def plan(self) -> RoutePlan:
@@ -99,6 +104,11 @@ class LiveSession:
     def spare_rows(self) -> int | None:
         """Rows that may run in vain; None where they cost nobody money."""
         return self._session.plan.spare_rows
+
+    @property
+    def funding(self) -> Funding:
+        """What of the answer is paid for now."""
+        return self._instalments.funding
 
     @property
     def position(self) -> int:
@@ -127,11 +137,13 @@ class LiveSession:
         dtype: WireDtype | None,
         loop: int = 0,
     ) -> None:
-        """As RouteSession.send_step."""
+        """As RouteSession.send_step. Raises AnswerUnfunded where the rows are not paid for."""
+        await self._instalments.wait_for(self.position + len(tokens))
         async with self._lock:
             await self._session.send_step(
                 kind, payload, tokens=tokens, wanted=wanted, dtype=dtype, loop=loop
             )
+        self._instalments.look_ahead(self.position)
 
     async def receive_result(self) -> Result:
         """The next step's result, after as many repairs as it takes.
@@ -144,7 +156,16 @@ class LiveSession:
                 return await self._session.receive_result()
             except HopFailed as error:
                 async with self._lock:
-                    await self._repair(error)
+                    if self._session.lost:  # else somebody was first
+                        await self._repair(error)
+
+    async def _mend(self) -> None:
+        """Repair the route where it is broken and nobody waits for a result of it."""
+        async with self._lock:
+            if lost := self._session.lost:
+                index = min(lost)
+                peer = self._session.plan.route.hops[index].peer_id.short
+                await self._repair(HopFailed(index, peer, ErrorCode.PEER_GONE, "it is lost"))
 
     async def truncate(self, position: int) -> None:
         """As RouteSession.truncate."""
@@ -153,6 +174,7 @@ class LiveSession:
 
     async def close(self, *, cancelled: bool) -> None:
         """As RouteSession.close."""
+        await self._instalments.close()
         if not self._is_retired:
             await self._session.close(cancelled=cancelled)
 

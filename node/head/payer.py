@@ -44,6 +44,10 @@ class Payer:
         if cosigned := self.cosigned.pop(hop_index, None):
             self.past.append(cosigned)
 
+    def extend(self, leases: Sequence[Lease]) -> None:
+        """The same leases with higher limits: what was signed under them stands."""
+        self._leases = list(leases)
+
     def sign(self, hop_index: int, meter: Meter) -> bytes:
         """The receipt for a meter that the head session has found payable.
 

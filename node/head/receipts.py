@@ -29,6 +29,10 @@ class Receipts:
         for index in lost:
             self._payer.replace(index, self._hops.plan.leases[index])
 
+    def extend(self) -> None:
+        """The plan's leases have higher limits than before."""
+        self._payer.extend(self._hops.plan.leases)
+
     async def take_meter(self, index: int, meter: Meter) -> None:
         self._session.accept_meter(index, meter)
         await self.pay()

@@ -16,7 +16,7 @@ from node.head.models import HeadModel
 from node.head.prefix import Prefix, PrefixSecret
 from node.head.record import SessionRecord
 from node.head.session import RouteSession
-from node.router.base import RoutePlan, Router, RouteRequest
+from node.router.base import INSTALMENTS_TOKENS, RoutePlan, Router, RouteRequest
 from protocol.errors import HopFailed, NoRoute
 from protocol.identity import PeerId
 from protocol.tensor import WireDtype
@@ -25,7 +25,7 @@ from transport.base import Host
 __all__ = ["HeadService"]
 
 OUTPUT_TOKENS_DEFAULT = 1024
-"""Answer length where a request names none: it is what gets held from the buyer's balance."""
+"""Answer length where a request names none: KV is reserved for it, and money by instalments."""
 DRAFTED_SHARE = 2
 """One row may run in vain for so many of the answer: it is held from the buyer's balance too."""
 OPEN_ATTEMPTS_MAX = 3
@@ -209,6 +209,8 @@ class HeadService:
         return Prefix(root, prompt.tokens)
 
     def _route_request(self, prompt: Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:
+        funded = _first_instalment(prompt)
+        drafted_of = prompt.max_tokens if funded is None else funded
         return RouteRequest(
             manifest=prompt.model.manifest,
             prompt_tokens=len(prompt.tokens),
@@ -217,7 +219,8 @@ class HeadService:
             sealed=self._sealed,
             api_key=prompt.request.api_key,
             deny=denied,
-            drafted_tokens=prompt.max_tokens // DRAFTED_SHARE if prompt.model.drafting else 0,
+            drafted_tokens=drafted_of // DRAFTED_SHARE if prompt.model.drafting else 0,
+            funded_tokens=funded,
         )
 
     async def _card(self, model: HeadModel) -> ModelCard:
@@ -236,6 +239,18 @@ class HeadService:
 
 def _prompt_tokens(model: HeadModel, request: AnswerRequest) -> list[int]:
     return model.tokenizer.encode(model.template.render(request.messages))
+
+
+def _first_instalment(prompt: Prompt) -> int | None:
+    """What of the answer is paid for at first; None: all of it.
+
+    Whoever names a small bound means it, and is told at once where the balance does not cover it;
+    any other answer mostly ends long before its bound, which would be held for nothing meanwhile.
+    """
+    instalment = INSTALMENTS_TOKENS[0]
+    if prompt.max_tokens > instalment:
+        return instalment
+    return prompt.max_tokens if prompt.request.max_tokens is None else None
 
 
 def _output_tokens(model: HeadModel, prompt_tokens: int, asked: int | None) -> int:

@@ -26,6 +26,8 @@ from node.router.base import RoutePlan
 from protocol.errors import ErrorCode, HopFailed, RemoteProtocolError, SessionError
 from protocol.frame import (
     Ack,
+    Extend,
+    Extended,
     Frame,
     Meter,
     Opened,
@@ -80,7 +82,11 @@ class RouteSession:
             prefix_blocks=len(offered),
             epoch=epoch,
             resume=resume,
+            funded_rows=plan.funded_rows,
         )
+        self._extending: RoutePlan | None = None
+        self._extended: asyncio.Future[bool] | None = None
+        """Whether every hop has confirmed the extension under way, or a repair came first."""
         self.record = record or SessionRecord()
         self._feed = Feed(
             self._session, self.record, ends, prefix, hidden_size=manifest.hidden_size
@@ -144,6 +150,11 @@ class RouteSession:
         return self._session.rows_arrived
 
     @property
+    def funded_rows(self) -> int | None:
+        """Rows that every hop has confirmed to be paid for; None: all."""
+        return self._session.funded_rows
+
+    @property
     def cached_tokens(self) -> int:
         """Rows that every hop had from an earlier session: the first step begins behind them."""
         return self._session.cached_tokens
@@ -174,6 +185,28 @@ class RouteSession:
                 raise self._give_up(unable)
             await self._next_epoch(plan, frozenset(), unable)
         await self._feed.bring_up(self._hops, self._standbys)
+
+    async def tell_extension(self, plan: RoutePlan) -> asyncio.Future[bool]:
+        """Send every hop its lease of `plan`, the present one with more paid for.
+
+        The future says True when all have confirmed it, False where a repair or the end came first.
+        """
+        assert plan.funded_rows is not None
+        self._drop_extension()
+        amounts = [lease.amount_nanos_max for lease in plan.leases]
+        self._session.send_extend(plan.funded_rows, amounts)
+        self._extended = asyncio.get_running_loop().create_future()
+        # what is funded is only said of the plan once it is confirmed: a repair asks for as much
+        confirmed = replace(
+            plan, funded_rows=self.plan.funded_rows, spare_rows=self.plan.spare_rows
+        )
+        self._hops.plan, self._extending = confirmed, plan
+        if self._receipts is not None:
+            self._receipts.extend()
+        extended = self._extended
+        for index, envelope in enumerate(plan.lease_envelopes):
+            await self._hops.tell(index, Extend(self._session.session_id, envelope))
+        return extended
 
     async def send_step(
         self,
@@ -216,6 +249,7 @@ class RouteSession:
 
     async def close(self, *, cancelled: bool) -> None:
         """Tell every hop that it is over, so that it frees its KV. Never raises; call once."""
+        self._drop_extension()
         self._hops.stop_watching()
         if self._session.state in _OVER:
             return
@@ -247,6 +281,7 @@ class RouteSession:
     async def _next_epoch(
         self, plan: RoutePlan, lost: frozenset[int], forget: frozenset[int]
     ) -> None:
+        self._drop_extension()
         steps = self._session.repair(plan.route, lost)
         self._hops.replace(plan, lost)
         self._standbys.adopt(plan.standbys)
@@ -265,8 +300,23 @@ class RouteSession:
                 await self._receipts.take_meter(index, frame)
             case Ack() if self._receipts is not None:
                 self._receipts.take_ack(index, frame)
+            case Extended():
+                if self._session.accept_extended(index, frame):
+                    self._confirm_extension()
             case _:
                 raise RemoteProtocolError(f"A hop does not send {type(frame).__name__} here.")
+
+    def _confirm_extension(self) -> None:
+        """Every hop works up to the new limits: a repair from now on asks for as much."""
+        assert self._extending is not None
+        assert self._extended is not None
+        self._hops.plan = self._extending
+        if not self._extended.done():
+            self._extended.set_result(True)
+
+    def _drop_extension(self) -> None:
+        if self._extended is not None and not self._extended.done():
+            self._extended.set_result(False)
 
     def _take_result(self, frame: Result) -> None:
         is_current = frame.epoch == self._session.epoch

@@ -42,6 +42,8 @@ class FakeScript:
     """Before each further piece."""
     cached_tokens: int = 0
     """Of the prompt, as found at the hops."""
+    stopped_by: str | None = None
+    """Why it ends, beside the reason."""
     opening_error: Exception | None = None
     """Raised by `answer` instead of opening."""
     piece_errors: Mapping[int, Exception] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class FakeAnswer:
         self.cached_tokens = script.cached_tokens
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
+        self.stopped_by = script.stopped_by
         self.hops = FAKE_HOPS
         self.travel = Travel(0, 0, 0, 0)
         self.is_closed = False

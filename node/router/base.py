@@ -11,7 +11,13 @@ from protocol.money import Nanos
 from protocol.route import Hop, Route
 from protocol.tensor import WireDtype
 
-__all__ = ["Availability", "RoutePlan", "RouteRequest", "Router"]
+__all__ = ["INSTALMENTS_TOKENS", "Availability", "RoutePlan", "RouteRequest", "Router"]
+
+
+INSTALMENTS_TOKENS = (256, 64, 16, 4, 1)
+"""What of an answer is paid for at once, and what where the balance does not cover that. At 10
+tokens a second the first lasts 25 s, so its successor is asked for 12 s ahead and costs one request
+in as long; and an answer that ends early has held an eighth of what 2048 tokens would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,8 @@ class RouteRequest:
     """Peers that have just failed us."""
     drafted_tokens: int = 0
     """Rows that may run in vain for speed's sake, where rows are paid for."""
+    funded_tokens: int | None = None
+    """Of the answer: pay for so many at first, and for more as it comes; None: for all of it."""
 
     @property
     def capacity_tokens(self) -> int:
@@ -59,6 +67,8 @@ class RoutePlan:
     """Of the session; above 0 the route is that of a repair."""
     spare_rows: int | None = None
     """Rows that may run in vain; None: any number, for nobody pays for them."""
+    funded_rows: int | None = None
+    """Rows of the session that every lease pays for; None: all."""
     standbys: Mapping[int, Hop] = field(default_factory=dict)
     """By hop index, a peer off the route that can be kept warm for that hop. Free routes only."""
 
@@ -89,6 +99,18 @@ class Router(ABC):
         after this last one what was asked may have been granted, so ask for the very same again, or
         for other things at a later epoch.
         """
+
+    async def extend(
+        self, plan: RoutePlan, request: RouteRequest, *, funded_tokens: int, drafted_tokens: int
+    ) -> RoutePlan:
+        """The plan with leases that pay for so much of the answer in all, and rows run in vain.
+
+        The same again gives the same. Where the session is at another epoch than `plan` it is
+        refused with MarketRefused: then ask again with the plan as it is. A free route is funded
+        whole. Raises PaymentRequired where the money is not there, MarketRefused or
+        MarketUnreachable.
+        """
+        return plan
 
     @abstractmethod
     async def availability(self, manifest: ModelManifest) -> Availability: ...

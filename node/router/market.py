@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from node.errors import MarketRefused, MarketUnreachable
+from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
 from node.market_client import MarketClient
-from node.router.base import Availability, RoutePlan, Router, RouteRequest
+from node.router.base import INSTALMENTS_TOKENS, Availability, RoutePlan, Router, RouteRequest
+from node.router.funds import FUNDS_IN_FLIGHT, FundsQueue
 from node.router.granted import check_lease, hops_of
 from protocol.envelope import open_envelope
 from protocol.errors import NoRoute, PieceworkError, VerificationError
@@ -24,7 +25,8 @@ from protocol.route import Route
 
 __all__ = ["MarketRouter"]
 
-PAYMENT_REQUIRED = 402
+EXTENSION_WAIT_S = 5.0
+"""An answer that runs waits so long for money in flight; then it ends where it is."""
 CLOSE_ATTEMPTS = 3
 """Telling the marketplace that a session is over only frees the buyer's hold sooner."""
 REPLACE_ATTEMPTS = 2
@@ -40,15 +42,22 @@ class MarketRouter(Router):
         self._client = client
         self._market = market
         self._head = head
+        self._funds = FundsQueue()
 
     async def plan(self, request: RouteRequest) -> RoutePlan:
-        try:
-            return await self._buy(request)
-        except MarketRefused as error:
-            if error.status != PAYMENT_REQUIRED or not request.drafted_tokens:
-                raise
-        # rather a slower answer than none
-        return await self._buy(replace(request, drafted_tokens=0))
+        return await self._funds.buy(request.api_key, lambda: self._buy_affordable(request))
+
+    async def _buy_affordable(self, request: RouteRequest) -> RoutePlan:
+        """As much of it as the balance covers, at least the smallest instalment."""
+        *more, least = _smaller(request)
+        for wanted in more:
+            try:
+                return await self._buy(wanted)
+            except PaymentRequired as error:
+                # what is in flight comes back; drafts are not worth the wait
+                if error.code == FUNDS_IN_FLIGHT and not wanted.drafted_tokens:
+                    raise
+        return await self._buy(least)
 
     async def _buy(self, request: RouteRequest) -> RoutePlan:
         body = {
@@ -60,6 +69,8 @@ class MarketRouter(Router):
             "sealed": request.sealed,
             "deny": _texts(request.deny),
         }
+        if request.funded_tokens is not None:
+            body["funded_tokens"] = request.funded_tokens
         try:
             quote = await self._client.quote(body, request.api_key)
         except MarketRefused as error:
@@ -84,6 +95,10 @@ class MarketRouter(Router):
             "remaining_tokens": request.capacity_tokens - rows,
             "deny": _texts(request.deny),
         }
+        if plan.funded_rows is not None:
+            # no more than the others have: the next extension is for all alike
+            body["funded_tokens"] = plan.funded_rows - rows
+            body["drafted_tokens"] = plan.spare_rows or 0
         try:
             answer = await self._ask_replacements(plan.session_id, body, request.api_key)
         except MarketRefused as error:
@@ -91,6 +106,32 @@ class MarketRouter(Router):
                 raise NoRoute(request.manifest.name, error.message) from error
             raise
         return self._go_on(plan, lost, request, answer)
+
+    async def extend(
+        self, plan: RoutePlan, request: RouteRequest, *, funded_tokens: int, drafted_tokens: int
+    ) -> RoutePlan:
+        body = {"funded_tokens": funded_tokens, "drafted_tokens": drafted_tokens}
+        answer = await self._funds.buy(
+            request.api_key,
+            lambda: self._client.extensions(plan.session_id.hex(), body, request.api_key),
+            urgent=True,
+            wait_max_s=EXTENSION_WAIT_S,
+        )
+        envelopes = [base64.b64decode(item["lease"]) for item in answer["leases"]]
+        leases = [self._open(envelope) for envelope in envelopes]
+        if answer["epoch"] != plan.epoch:
+            raise MarketRefused(409, "conflict", "The route was repaired meanwhile.")
+        if len(leases) != len(plan.leases):
+            raise VerificationError("There is not one lease for each hop of the route.")
+        for lease, earlier in zip(leases, plan.leases, strict=True):
+            lease.check_grows_from(earlier)
+        return replace(
+            plan,
+            leases=tuple(leases),
+            lease_envelopes=tuple(envelopes),
+            funded_rows=request.prompt_tokens + funded_tokens,
+            spare_rows=drafted_tokens,
+        )
 
     async def _ask_replacements(
         self, session_id: bytes, body: Mapping[str, object], api_key: str
@@ -148,6 +189,7 @@ class MarketRouter(Router):
             lease_envelopes=envelopes,
             payer_key=payer_key,
             spare_rows=request.drafted_tokens,
+            funded_rows=_funded_rows(request),
         )
         self._check(made, request, frozenset(range(len(hops))))
         return made
@@ -179,6 +221,7 @@ class MarketRouter(Router):
                 logger.warning("could not close session %s: %s", session_id.hex()[:8], error)
                 await asyncio.sleep(2**attempt)
             else:
+                self._funds.freed(api_key)
                 return
 
     async def charged(self, session_id: bytes, api_key: str) -> tuple[Nanos, bool] | None:
@@ -189,6 +232,26 @@ class MarketRouter(Router):
                 return None
             raise
         return session["charged_nanos"], session["status"] in ("settled", "released")
+
+
+def _funded_rows(request: RouteRequest) -> int | None:
+    if request.funded_tokens is None:
+        return None
+    return request.prompt_tokens + request.funded_tokens
+
+
+def _smaller(request: RouteRequest) -> list[RouteRequest]:
+    """The request, and what may be bought in its place, each for less: rather a slower answer than
+    none, and rather a shorter one."""
+    undrafted = replace(request, drafted_tokens=0)
+    wanted = [request, undrafted] if request.drafted_tokens else [request]
+    if (funded := request.funded_tokens) is not None:
+        wanted += [
+            replace(undrafted, funded_tokens=tokens)
+            for tokens in INSTALMENTS_TOKENS
+            if tokens < funded
+        ]
+    return wanted
 
 
 def _texts(peers: tuple[PeerId, ...]) -> list[str]:

@@ -8,15 +8,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from protocol.envelope import check_time, open_envelope
-from protocol.errors import ErrorCode, PieceworkError, SessionError
+from protocol.envelope import Envelope, check_time, open_envelope
+from protocol.errors import ErrorCode, PieceworkError, RemoteProtocolError, SessionError
 from protocol.frame import Open
 from protocol.identity import PeerId
 from protocol.lease import Lease
 from protocol.limits import HOPS_MAX
 from protocol.route import Span
 
-__all__ = ["Admission", "LeaseAdmission", "MembersAdmission", "OwnAdmission", "ServedShard"]
+__all__ = [
+    "Admission",
+    "LeaseAdmission",
+    "MembersAdmission",
+    "OwnAdmission",
+    "ServedShard",
+    "extended",
+]
 
 LEASES_REMEMBERED_MAX = 65_536
 """Leases already used, kept until they expire: a minute of a very busy node."""
@@ -166,6 +173,25 @@ class LeaseAdmission:
         if len(self._used) >= LEASES_REMEMBERED_MAX:
             raise SessionError("Too many leases at once.", code=ErrorCode.NO_CAPACITY)
         self._used[lease.lease_id] = lease.expires_at_s
+
+
+def extended(envelope: bytes, admitted: bytes | None, lease: Lease) -> Lease:
+    """`lease` with the higher limits that `envelope` brings.
+
+    `admitted`: the envelope that the session was opened with, whose signature admission verified:
+    who signed that one may raise it, and nobody else. Raises SessionError where somebody else did,
+    or where it says anything else than the lease did.
+    """
+    try:
+        if admitted is None:
+            raise RemoteProtocolError("The session was not opened with a lease.")
+        signed = open_envelope(Lease, envelope, signer=Envelope.decode(admitted).signer)
+        # who stands beside this hop may have changed since the lease was signed
+        grown = replace(signed, previous=lease.previous, next=lease.next)
+        grown.check_grows_from(lease)
+    except PieceworkError as error:
+        raise SessionError(error.message, code=ErrorCode.NOT_ADMITTED) from error
+    return grown
 
 
 def _check_time(lease: Lease, now_s: float) -> None:

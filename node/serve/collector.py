@@ -6,19 +6,23 @@ believes accepted. Only the largest of a lease counts; the file keeps them all u
 
 import asyncio
 import contextlib
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from node.serve.answer_log import AnswerLog
 from node.serve.receipt_log import ReceiptLog
+from protocol.acknowledgement import REJECTED, SignedResults
 from protocol.envelope import open_envelope
 from protocol.errors import LimitExceeded, PieceworkError, RemoteProtocolError
 from protocol.identity import KeyPair
 from protocol.lease import Lease
 from protocol.receipt import CosignedReceipt, Receipt, cosign, open_receipt
 
-__all__ = ["Collector", "ReceiptSink"]
+__all__ = ["Collector", "ReceiptSink", "check_supersedes"]
 
 HAND_IN_PERIOD_S = 1.0
 """Receipts of about a second travel together; the marketplace settles in windows anyway."""
@@ -31,8 +35,8 @@ logger = logging.getLogger(__name__)
 class ReceiptSink(Protocol):
     """Where receipts go: the marketplace."""
 
-    async def hand_in(self, batch: Sequence[bytes]) -> Sequence[str]:
-        """One outcome a receipt: `accepted`, `duplicate`, `superseded`, or `rejected: why`.
+    async def hand_in(self, batch: Sequence[bytes]) -> SignedResults:
+        """One result a receipt, in their order, and the marketplace's signature over them.
 
         Raises PieceworkError when it cannot be reached; the batch is tried again.
         """
@@ -51,10 +55,20 @@ class _Lane:
 class Collector:
     """Collects for every session of this node. Call from the event loop only."""
 
-    def __init__(self, key: KeyPair, log: ReceiptLog, sink: ReceiptSink) -> None:
+    def __init__(
+        self,
+        key: KeyPair,
+        log: ReceiptLog,
+        sink: ReceiptSink,
+        answers: AnswerLog | None = None,
+    ) -> None:
+        """`answers`: where the marketplace's signed answers are kept; with it none that is unsigned
+        counts as an acknowledgement."""
         self._key = key
         self._log = log
         self._sink = sink
+        self._answers = answers
+        self._refused: Counter[str] = answers.refused() if answers else Counter()
         self._lanes: dict[bytes, _Lane] = {}
         for cosigned in log.load():
             receipt = open_envelope(Receipt, CosignedReceipt.decode(cosigned).envelope)
@@ -70,18 +84,28 @@ class Collector:
         """Leases with a receipt that the marketplace has not acknowledged."""
         return sum(not lane.handed_in for lane in self._lanes.values())
 
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many receipts the marketplace has refused, by its reason, as far as is kept."""
+        return dict(self._refused)
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._hand_in_for_ever())
 
-    async def collect(self, envelope: bytes, lease: Lease) -> tuple[Receipt, bytes]:
+    async def collect(
+        self, envelope: bytes, lease: Lease, *, check: Callable[[Receipt], None] | None = None
+    ) -> tuple[Receipt, bytes]:
         """Verify a payer's receipt, keep it, and give it with our countersignature.
 
-        Raises RemoteProtocolError or a VerificationError; then nothing is kept.
+        `check` raises for one that may not be countersigned. Raises RemoteProtocolError or a
+        VerificationError; then nothing is kept.
         """
         receipt = open_receipt(envelope, lease)
+        if check is not None:
+            check(receipt)
         held = self._lanes.get(lease.lease_id)
         if held is not None:
-            _check_supersedes(receipt, held.receipt, envelope, held.cosigned)
+            check_supersedes(receipt, held.receipt, envelope, held.cosigned)
         cosigned = cosign(envelope, self._key)
         encoded = cosigned.encode()
         self._appending += 1
@@ -128,12 +152,19 @@ class Collector:
     async def _hand_in_once(self) -> None:
         waiting = [lane for lane in self._lanes.values() if not lane.handed_in]
         batch = waiting[:HAND_IN_BATCH_MAX]
-        outcomes = await self._sink.hand_in([lane.cosigned for lane in batch])
-        for lane, outcome in zip(batch, outcomes, strict=True):
+        answer = await self._sink.hand_in([lane.cosigned for lane in batch])
+        _check_answers(answer, batch)
+        if self._answers is not None:
+            # signed or not believed: the batch is tried again
+            await asyncio.to_thread(self._answers.keep, answer)
+        for lane, result in zip(batch, answer.results, strict=True):
             lane.handed_in = True
-            if outcome.startswith("rejected"):
+            if result.status == REJECTED:
+                self._refused[result.reason] += 1
                 lease_id = lane.receipt.lease_id.hex()
-                logger.error("the marketplace refused a receipt of lease %s: %s", lease_id, outcome)
+                logger.error(
+                    "the marketplace refused a receipt of lease %s: %s", lease_id, result.reason
+                )
         self._forget_finished()
 
     def _forget_finished(self) -> None:
@@ -145,7 +176,15 @@ class Collector:
             self._log.reset()
 
 
-def _check_supersedes(new: Receipt, old: Receipt, envelope: bytes, old_cosigned: bytes) -> None:
+def _check_answers(answer: SignedResults, batch: Sequence[_Lane]) -> None:
+    """That each result is for the receipt in its place: else nothing of the answer counts."""
+    digests = [hashlib.sha256(lane.cosigned).digest() for lane in batch]
+    if [result.receipt_sha256 for result in answer.results] != digests:
+        raise RemoteProtocolError("The marketplace answered for other receipts.")
+
+
+def check_supersedes(new: Receipt, old: Receipt, envelope: bytes, old_cosigned: bytes) -> None:
+    """Raise unless a payer's receipt says more than the last one, or is that very one again."""
     if new.sequence == old.sequence and CosignedReceipt.decode(old_cosigned).envelope == envelope:
         return  # the very same again: the ack was lost
     if new.sequence <= old.sequence:

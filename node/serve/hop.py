@@ -1,6 +1,6 @@
 """One session at this hop, from its OPEN to its end: what the head says, and what becomes of it.
 
-    head stream   ◄──► OPEN OPENED PROBE PROGRESS METER RECEIPT ACK CLOSE ERROR
+    head stream   ◄──► OPEN OPENED PROBE PROGRESS METER RECEIPT ACK EXTEND EXTENDED CLOSE ERROR
 
 No rows come on it: CLOSE overtakes everything that is under way on the links, and PROBE; so does
 OPEN of a next epoch, with which this hop lets go of its links and takes new ones. Links and
@@ -10,6 +10,7 @@ rows are the matter of `epoch.py` and `work.py`.
 import asyncio
 import dataclasses
 
+from node.serve.admission import extended
 from node.serve.codes import attempt, error_frame
 from node.serve.epoch import Epoch
 from node.serve.head_stream import HeadStream
@@ -27,6 +28,8 @@ from protocol.errors import (
 from protocol.frame import (
     Close,
     ErrorFrame,
+    Extend,
+    Extended,
     Frame,
     Open,
     Probe,
@@ -134,6 +137,7 @@ class HopDriver:
             hidden_size=self._parts.runner.info.hidden_size,
             window_tokens=lease.window_tokens if lease else None,
             credit_tokens=lease.credit_tokens if lease else None,
+            work_max=lease.work_max if lease else None,
         )
 
     def _check(self, task: "asyncio.Task[None]") -> None:
@@ -170,12 +174,26 @@ class HopDriver:
                 await self._answer(frame)
             case ReceiptFrame():
                 await take_receipt(self._state, frame)
+            case Extend():
+                await self._extend(frame)
             case Close():
                 await self._take_close(frame)
             case ErrorFrame():
                 raise SessionError(f"The head gave up: {frame.message}", code=frame.code)
             case _:
                 raise RemoteProtocolError(f"The head does not send {type(frame).__name__} here.")
+
+    async def _extend(self, frame: Extend) -> None:
+        """The same lease with higher limits: work up to them from now on."""
+        state = self._state
+        if frame.session_id != state.request.session_id:
+            raise RemoteProtocolError("The frame belongs to another session.")
+        if state.lease is None:
+            raise RemoteProtocolError("EXTEND came on a session without a lease.")
+        lease = extended(frame.lease, state.request.lease, state.lease)
+        state.session.accept_extend(lease.work_max)
+        state.lease = lease
+        await state.head.send(Extended(frame.session_id, lease.amount_nanos_max))
 
     def _reopen(self, request: Open) -> None:
         """Go to the next epoch: other neighbours, and the rows that the session has for certain."""

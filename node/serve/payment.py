@@ -15,8 +15,9 @@ async def take_receipt(state: HopState, frame: ReceiptFrame) -> None:
     """
     if state.lease is None or state.parts.collector is None:
         raise RemoteProtocolError("A receipt came on a session without a lease.")
-    receipt, countersignature = await state.parts.collector.collect(frame.receipt, state.lease)
-    _check(receipt, state)
+    receipt, countersignature = await state.parts.collector.collect(
+        frame.receipt, state.lease, check=lambda receipt: _check(receipt, state)
+    )
     state.session.accept_receipt(receipt.tokens)
     state.paid.set()
     await state.head.send(Ack(frame.session_id, receipt.sequence, countersignature))
@@ -25,9 +26,11 @@ async def take_receipt(state: HopState, frame: ReceiptFrame) -> None:
 
 
 def _check(receipt: Receipt, state: HopState) -> None:
-    """More than was carried is never signed for us; less is the payer's right."""
+    """What is countersigned is what this hop has metered itself, and no more than it carried."""
     carried, epoch = state.session.carried, state.request.epoch
     if receipt.epoch > epoch or receipt.tokens > carried.tokens:
         raise RemoteProtocolError("The receipt covers work that was not done.")
     if receipt.epoch == epoch and receipt.steps > carried.steps:
         raise RemoteProtocolError("The receipt covers steps that were not done.")
+    if not state.session.sent_meters.say(receipt):
+        raise RemoteProtocolError("The receipt says other than this hop has metered.")

@@ -59,6 +59,7 @@ class StepWork:
 
     async def run(self, onward: Onward, is_engine_ready: Awaitable[None]) -> None:
         """Until cancelled. Raises what ends the session, and NeighbourGone for who is lost."""
+        state = self._state
         await is_engine_ready
         await self._replay_own(onward)
         while True:
@@ -66,9 +67,11 @@ class StepWork:
             match frame:
                 case Step():
                     await self._wait_paid()
+                    state.session.check_covered(frame)
                     await self._run_step(frame, source, onward)
                 case Replay():
                     replays = self._queue.take_adjacent(frame, source)
+                    state.session.check_covered(*replays)
                     await self._run_replay(replays, source, onward)
                 case Truncate():
                     await self._run_truncate(frame, onward)

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ledger.lane import Watermark
+from ledger.links import LinkEnds, Mismatch, find_mismatches
 from node.engine.async_engine import LocalEngine
 from node.engine.base import ComputeDtype, ShardSpec
 from node.engine.fake import load
@@ -20,14 +22,16 @@ from node.serve.admission import Admission, LeaseAdmission, OwnAdmission, Served
 from node.serve.collector import Collector
 from node.serve.receipt_log import ReceiptLog
 from node.serve.server import SessionServer
-from protocol.envelope import seal
+from protocol.envelope import open_envelope, seal
 from protocol.identity import KeyPair
 from protocol.lease import Lease
 from protocol.model import ModelManifest
 from protocol.money import Rates, work_bound
+from protocol.receipt import CosignedReceipt, Receipt
 from protocol.route import Hop, Route, Span
 from protocol.sampling import SamplingParameters
 from protocol.tensor import WireDtype
+from tests.node.serve.answers import signed_results
 from transport.testing import FakeHost, FakeNetwork
 
 LAYERS, HIDDEN, VOCABULARY, CONTEXT = 8, 16, 97, 2048
@@ -68,7 +72,7 @@ class MemorySink:
 
     async def hand_in(self, batch):
         self.receipts.extend(batch)
-        return ["accepted"] * len(batch)
+        return signed_results(batch)
 
 
 @dataclass
@@ -101,6 +105,8 @@ class Ring:
     prefix_secret: PrefixSecret = field(default_factory=PrefixSecret)
     wire: WireDtype = WireDtype.FP32
     sampling: SamplingParameters = GREEDY
+    leases: dict[bytes, Lease] = field(default_factory=dict)
+    """Every one that was made, by id."""
 
     def spec(self, span: Span, *, embeds: bool, has_head: bool) -> ShardSpec:
         return self.model.spec(span, embeds=embeds, has_head=has_head)
@@ -151,13 +157,25 @@ class Ring:
         envelopes = tuple(seal(lease, self.market).encode() for lease in leases)
         return RoutePlan(session_id, route, backends, leases, envelopes, payer)
 
+    def mismatches(self) -> list[Mismatch]:
+        """What neighbours have signed of their links and does not agree, over every receipt."""
+        ends = []
+        for provider in (*self.providers, *self.spares):
+            if provider.collector is None:
+                continue
+            for data in provider.collector._log.load() + provider.collector._sink.receipts:
+                receipt = open_envelope(Receipt, CosignedReceipt.decode(data).envelope)
+                if lease := self.leases.get(receipt.lease_id):
+                    ends.append(LinkEnds.of(lease, Watermark.of(receipt)))
+        return find_mismatches(set(ends))
+
     def lease(self, route, index, session_id, payer, tokens_max, now_s) -> Lease:
         hops, head = route.hops, self.head_host.peer_id
         work = work_bound(
             layers=len(hops[index].span), prompt_tokens=tokens_max, output_tokens=tokens_max,
             bytes_per_token=self.wire.row_bytes(self.model.manifest.hidden_size),
         )  # fmt: skip
-        return Lease(
+        lease = Lease(
             lease_id=KeyPair.generate().seed[:16],
             session_id=session_id,
             hold_id=session_id,
@@ -183,6 +201,8 @@ class Ring:
             expires_at_s=int(now_s) + 60,
             settle_by_s=int(now_s) + 600,
         )
+        self.leases[lease.lease_id] = lease
+        return lease
 
     def session(
         self,
@@ -259,6 +279,8 @@ async def make_ring(
         ring.add_provider(span)
     try:
         yield ring
+        # whatever befell it, honest hops have signed the same of every link between them
+        assert ring.mismatches() == []
     finally:
         for provider in (*ring.providers, *ring.spares):
             await provider.host.close()

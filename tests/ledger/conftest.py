@@ -11,10 +11,9 @@ from tests.ledger.world import database
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = database()
-    yield engine
-    engine.dispose()
+def engine(engine_name: str) -> Iterator[Engine]:
+    with database(engine_name) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -24,7 +23,6 @@ def session(engine: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture
-def file_engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = database(tmp_path / "ledger.db")
-    yield engine
-    engine.dispose()
+def file_engine(engine_name: str, tmp_path: Path) -> Iterator[Engine]:
+    with database(engine_name, tmp_path / "ledger.db") as engine:
+        yield engine

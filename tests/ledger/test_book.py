@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.accounts import AccountCode, AccountRef
-from ledger.book import CLEARING, Balance, Book
+from ledger.book import Balance, Book, clearing_of, fee_of
 from ledger.errors import (
     HoldResolved,
     HoldUnknown,
@@ -27,10 +27,13 @@ from tests.ledger.world import (
     leased_hold,
     receipt_of,
 )
+from tests.postgres import both_engines
+
+pytestmark = both_engines
 
 HOLD = id_of("hold")
 EARNED = AccountRef(AccountCode.PROVIDER_EARNED, "provider-1")
-FEE = AccountRef(AccountCode.FEE)
+CLEARING, FEE = clearing_of(HOLD), fee_of(HOLD)
 
 
 @pytest.fixture

@@ -34,13 +34,13 @@ from tests.ledger.world import (
     PROCESSOR,
     PROVIDER,
     SETTLE_BY_S,
-    database,
     id_of,
     lease_of,
+    memory,
     receipt_of,
 )
 
-ENGINE = database()
+ENGINE = memory()
 BUYERS = ("ann", "ben")
 AMOUNTS = st.integers(1, 400_000)
 LAST = 6

@@ -41,9 +41,14 @@ def test_text_is_three_lines():
     )
 
 
+KEY_ID = checkpoint.key_id(ORIGIN, checkpoint.ED25519, MARKET.peer_id)
+
+
 def test_key_id_and_signature_are_those_of_gos_note_package():
     text, _, signatures = GO_NOTE.rpartition("\n\n")
-    checkpoint._verify_signature(text + "\n", signatures, "PeterNeumann", PeerId(GO_KEY[1:]))
+    checkpoint._verify_signature(
+        text + "\n", signatures.splitlines(), "PeterNeumann", PeerId(GO_KEY[1:])
+    )
 
 
 def test_a_witness_signature_beside_ours_is_ignored():
@@ -53,7 +58,9 @@ def test_a_witness_signature_beside_ours_is_ignored():
 
 def test_extension_lines_are_signed_and_ignored():
     text = CHECKPOINT.text() + "extension 1\n"
-    blob = checkpoint._key_id(ORIGIN, MARKET.peer_id) + MARKET.sign(text.encode())
+    blob = checkpoint.key_id(ORIGIN, checkpoint.ED25519, MARKET.peer_id) + MARKET.sign(
+        text.encode()
+    )
     note = f"{text}\n— {ORIGIN} {base64.b64encode(blob).decode()}\n"
     assert open_checkpoint(note, MARKET.peer_id) == CHECKPOINT
 
@@ -86,7 +93,9 @@ def test_arbitrary_text_raises_only_audit_failed(text):
     ],
 )
 def test_malformed_text_is_refused_even_when_signed(body):
-    blob = checkpoint._key_id(ORIGIN, MARKET.peer_id) + MARKET.sign(body.encode())
+    blob = checkpoint.key_id(ORIGIN, checkpoint.ED25519, MARKET.peer_id) + MARKET.sign(
+        body.encode()
+    )
     with pytest.raises(AuditFailed):
         open_checkpoint(f"{body}\n— {ORIGIN} {base64.b64encode(blob).decode()}\n", MARKET.peer_id)
 

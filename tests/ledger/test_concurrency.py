@@ -22,6 +22,9 @@ from tests.ledger.world import (
     leased_hold,
     receipt_of,
 )
+from tests.postgres import both_engines
+
+pytestmark = both_engines
 
 THREADS = 32
 PRICE = 1_000

@@ -10,6 +10,7 @@ from tests.ledger.world import NOW_S, accept, id_of, lease_of, leased_hold, only
 TRIGGERS = (
     "tr_ledger_transfer_no_update",
     "tr_ledger_transfer_no_delete",
+    "tr_ledger_hold_closing_no_delete",
     "tr_ledger_receipt_no_update",
     "tr_ledger_receipt_no_delete",
     "tr_ledger_leaf_no_update",
@@ -53,13 +54,21 @@ def broken(engine):
             "I4",
             "DROP INDEX uq_ledger_transfer_resolve_once;"
             "INSERT INTO ledger_transfer"
-            " (debit, credit, amount_nanos, state, pending_id, code, ref, created_at_s)"
-            " SELECT debit, credit, 1, 'post', pending_id, 'post_hold', 'again', 0"
+            " (id, debit, credit, amount_nanos, state, pending_id, code, ref, created_at_s, digest)"
+            " SELECT digest, debit, credit, 1, 'post', pending_id, 'post_hold', 'again', 0, digest"
             " FROM ledger_transfer WHERE state = 'post'",
         ),
         ("I4", "UPDATE ledger_hold SET charged_nanos = 0 WHERE charged_nanos IS NULL"),
         ("I4", "UPDATE ledger_hold SET charged_nanos = 1 WHERE charged_nanos IS NOT NULL"),
         ("I4", "UPDATE ledger_transfer SET amount_nanos = 1000000 WHERE state = 'post'"),
+        ("I3", "UPDATE ledger_account SET owner = 'x' WHERE code = 'fee'"),
+        ("I3", "UPDATE ledger_account SET no_overdraft = 0 WHERE code = 'fee'"),
+        ("I4", "UPDATE ledger_hold SET closed = 1 - closed"),
+        ("I4", "DELETE FROM ledger_hold_closing"),
+        ("I4", "UPDATE ledger_hold SET parts = 2"),
+        ("I4", "UPDATE ledger_hold SET buyer = 'x'"),
+        ("I6", "UPDATE ledger_hold SET settle_by_s = settle_by_s + 1"),
+        ("I6", "UPDATE ledger_hold SET fee_basis_points = NULL"),
         ("I5", "UPDATE ledger_lane SET amount_received_nanos = amount_received_nanos + 1"),
         ("I5", "UPDATE ledger_lane SET last_sequence = 9"),
         ("I5", "UPDATE ledger_lane SET settled = 1"),

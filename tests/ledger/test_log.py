@@ -16,7 +16,10 @@ from ledger.tree import (
     verify_consistency,
     verify_inclusion,
 )
-from tests.ledger.world import MARKET, NOW_S, ORIGIN, only_sqlite
+from tests.ledger.world import MARKET, NOW_S, ORIGIN, without_triggers
+from tests.postgres import both_engines
+
+pytestmark = both_engines
 
 SIZES = (1, 2, 255, 256, 257, 511, 512, 513, 1000)
 
@@ -105,41 +108,37 @@ class TestPublish:
         new = publish(session)
         verify_notes(old.note, new.note, log.consistency_proof(3, 700), MARKET.peer_id)
 
-    @only_sqlite
     def test_a_rewritten_leaf_is_a_fork(self, session, log):
         log.append(entries(0, 5))
         publish(session)
-        session.execute(text("DROP TRIGGER tr_ledger_leaf_no_update"))
-        session.execute(text("UPDATE ledger_leaf SET hash = zeroblob(32) WHERE leaf_index = 2"))
+        without_triggers(session, "ledger_leaf")
+        change = text("UPDATE ledger_leaf SET hash = :hash WHERE leaf_index = 2")
+        session.execute(change, {"hash": bytes(32)})
         log.append(entries(5, 6))
         with pytest.raises(ForkDetected):
             publish(session)
 
-    @only_sqlite
     def test_a_lost_leaf_is_a_fork(self, session, log):
         log.append(entries(0, 5))
         publish(session)
-        session.execute(text("DROP TRIGGER tr_ledger_leaf_no_delete"))
+        without_triggers(session, "ledger_leaf")
         session.execute(text("DELETE FROM ledger_leaf WHERE leaf_index = 2"))
         log.append(entries(5, 6))
         with pytest.raises(ForkDetected):
             publish(session)
 
-    @only_sqlite
     def test_a_rolled_back_head_is_a_fork(self, session, log):
         log.append(entries(0, 5))
         publish(session)
-        session.execute(
-            text("UPDATE ledger_log_head SET size = 0, checkpoint_size = 0, frontier = x''")
-        )
+        change = text("UPDATE ledger_log_head SET size = 0, checkpoint_size = 0, frontier = :none")
+        session.execute(change, {"none": b""})
         with pytest.raises(ForkDetected):
             publish(session)
 
-    @only_sqlite
     def test_a_changed_note_is_a_fork(self, session, log):
         log.append(entries(0, 5))
         publish(session)
-        session.execute(text("DROP TRIGGER tr_ledger_checkpoint_no_update"))
+        without_triggers(session, "ledger_checkpoint")
         session.execute(text("UPDATE ledger_checkpoint SET note = replace(note, '5', '6')"))
         with pytest.raises(ForkDetected):
             publish(session)

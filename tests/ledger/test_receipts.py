@@ -24,18 +24,21 @@ from tests.ledger.world import (
     OTHER,
     SETTLE_BY_S,
     accept,
-    database,
     fund,
     id_of,
     key_of,
     lease_of,
     leased_hold,
+    memory,
     receipt_of,
     rolled_back,
 )
+from tests.postgres import both_engines
+
+pytestmark = both_engines
 
 LEASE = lease_of("lease", "hold")
-ENGINE = database()
+ENGINE = memory()
 
 
 @pytest.fixture

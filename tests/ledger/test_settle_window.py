@@ -3,12 +3,12 @@
 import pytest
 
 from ledger.accounts import AccountCode, AccountRef
-from ledger.book import CLEARING, Book
+from ledger.book import Book, clearing_of, fee_of
 from ledger.errors import HoldUnknown
 from ledger.invariants import check
 from ledger.leaf import SettlementLeaf, decode_leaf
 from ledger.log import Log
-from ledger.settle_window import FEE, mark_closed, settle_ready
+from ledger.settle_window import mark_closed, settle_ready
 from protocol.receipt import CosignedReceipt
 from tests.ledger.world import (
     BUYER,
@@ -25,6 +25,9 @@ from tests.ledger.world import (
     leased_hold,
     receipt_of,
 )
+from tests.postgres import both_engines
+
+pytestmark = both_engines
 
 FIRST = lease_of("first", "hold")
 SECOND = lease_of("second", "hold", provider=OTHER)
@@ -116,8 +119,8 @@ class TestWhat:
         assert settled.buyer == BUYER
         assert [earned(two_hops, provider) for provider in (PROVIDER, OTHER)] == amounts
         book = Book(two_hops)
-        assert book.balance(FEE).posted_nanos == settled.fee_nanos
-        assert book.balance(CLEARING).posted_nanos == 0
+        assert book.balance(fee_of(id_of("hold"))).posted_nanos == settled.fee_nanos
+        assert book.balance(clearing_of(id_of("hold"))).posted_nanos == 0
         balance = book.balance(buyer())
         assert balance.posted_nanos == balance.available_nanos == before - charged
 

@@ -44,16 +44,44 @@ ROOTS = [
     "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
     "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
 ]
-INCLUSION_5_OF_8 = [
-    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
-    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
-    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-]
-CONSISTENCY_6_TO_8 = [
-    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
-    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
-    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-]
+# (leaf, size) and (older, newer) of the same tests; leaves count from 0 here
+INCLUSION = {
+    (0, 1): [],
+    (0, 8): [
+        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+    ],
+    (5, 8): [
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 3): ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"],
+    (1, 5): [
+        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    ],
+}
+CONSISTENCY = {
+    (1, 1): [],
+    (1, 8): INCLUSION[0, 8],
+    (6, 8): [
+        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 5): [
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+    ],
+    (6, 7): [
+        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+        "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+}
 SIZES = st.integers(min_value=1, max_value=130)
 
 
@@ -79,13 +107,22 @@ class TestVectors:
         leaves = [leaf_hash(entry) for entry in ENTRIES[:size]]
         assert tree_root(size, subtree_of(leaves)).hex() == ROOTS[size]
 
-    def test_inclusion_proof(self):
-        subtree = subtree_of([leaf_hash(entry) for entry in ENTRIES])
-        assert [item.hex() for item in inclusion_proof(5, 8, subtree)] == INCLUSION_5_OF_8
+    @pytest.mark.parametrize("place", INCLUSION)
+    def test_inclusion_proof(self, place):
+        index, size = place
+        leaves = [leaf_hash(entry) for entry in ENTRIES]
+        proof = inclusion_proof(index, size, subtree_of(leaves))
+        assert [item.hex() for item in proof] == INCLUSION[place]
+        verify_inclusion(leaves[index], index, size, proof, bytes.fromhex(ROOTS[size]))
 
-    def test_consistency_proof(self):
-        subtree = subtree_of([leaf_hash(entry) for entry in ENTRIES])
-        assert [item.hex() for item in consistency_proof(6, 8, subtree)] == CONSISTENCY_6_TO_8
+    @pytest.mark.parametrize("sizes", CONSISTENCY)
+    def test_consistency_proof(self, sizes):
+        older, newer = sizes
+        leaves = [leaf_hash(entry) for entry in ENTRIES]
+        proof = consistency_proof(older, newer, subtree_of(leaves))
+        assert [item.hex() for item in proof] == CONSISTENCY[sizes]
+        roots = [bytes.fromhex(ROOTS[size]) for size in sizes]
+        verify_consistency(older, roots[0], newer, roots[1], proof)
 
 
 class TestFrontier:

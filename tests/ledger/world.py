@@ -5,8 +5,6 @@ Everything follows from seeds, so a failure can be read again.
 
 import dataclasses
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +16,15 @@ from ledger.accounts import AccountCode, AccountRef
 from ledger.book import Book
 from ledger.database import Session, create_all, open_database
 from ledger.receipts import ReceiptOutcome, accept_receipts, open_lane
+from ledger.triggers import drop_statements
 from protocol.envelope import seal
 from protocol.identity import KeyPair
 from protocol.lease import Lease
 from protocol.money import Work
 from protocol.receipt import Receipt, cosign
 from protocol.tensor import LINK_HASH_START
+from tests import postgres
+from tests.postgres import POSTGRESQL_URL
 from tests.protocol.samples import LEASE, MARKET, NOW_S, PAYER, PROVIDER, digest
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "ORIGIN",
     "OTHER",
     "PAYER",
-    "POSTGRESQL_URL",
     "PROCESSOR",
     "PROVIDER",
     "SETTLE_BY_S",
@@ -46,15 +46,14 @@ __all__ = [
     "key_of",
     "lease_of",
     "leased_hold",
+    "memory",
     "only_sqlite",
     "receipt_of",
     "receipt_record",
     "rolled_back",
     "scratch",
+    "without_triggers",
 ]
-
-POSTGRESQL_URL = os.environ.get("PIECEWORK_TEST_POSTGRESQL_URL", "")
-"""With it the same tests run on PostgreSQL; the schemas they make are left there."""
 
 only_sqlite = pytest.mark.skipif(bool(POSTGRESQL_URL), reason="breaks SQLite's tables by hand")
 
@@ -67,18 +66,26 @@ SETTLE_BY_S = LEASE.settle_by_s
 HOLD_NANOS = 200_000
 
 
-def database(path: Path | None = None) -> Engine:
-    """An empty ledger: SQLite in memory or at `path`, or a new schema of POSTGRESQL_URL."""
-    if not POSTGRESQL_URL:
-        engine = open_database(f"sqlite:///{path}" if path else "sqlite://")
+@contextmanager
+def database(engine_name: str = "", path: Path | None = None) -> Iterator[Engine]:
+    """An empty ledger: SQLite in memory or at `path`, or a new database of PostgreSQL's."""
+    on_postgresql = engine_name == "postgresql" or (not engine_name and POSTGRESQL_URL)
+    if on_postgresql:
+        url = postgres.fresh("ledger", create_all)
+        engine = open_database(url)
+        yield engine
+        engine.dispose()
+        postgres.drop(url)
     else:
-        schema = f"test_{secrets.token_hex(8)}"
-        server = open_database(POSTGRESQL_URL)
-        with server.begin() as connection:
-            connection.execute(text(f"CREATE SCHEMA {schema}"))
-        server.dispose()
-        joint = "&" if "?" in POSTGRESQL_URL else "?"
-        engine = open_database(f"{POSTGRESQL_URL}{joint}options=-csearch_path%3D{schema}")
+        engine = open_database(f"sqlite:///{path}") if path else memory()
+        create_all(engine)
+        yield engine
+        engine.dispose()
+
+
+def memory() -> Engine:
+    """An empty ledger in memory: one for a whole module, whose tests roll back."""
+    engine = open_database("sqlite://")
     create_all(engine)
     return engine
 
@@ -95,12 +102,16 @@ def rolled_back(engine: Engine) -> Iterator[Session]:
 @contextmanager
 def scratch() -> Iterator[Session]:
     """A ledger of one's own, gone afterwards."""
-    engine = database()
-    try:
-        with rolled_back(engine) as session:
-            yield session
-    finally:
-        engine.dispose()
+    with database() as engine, rolled_back(engine) as session:
+        yield session
+
+
+def without_triggers(session: Session, *tables: str) -> None:
+    """Take away what guards these tables, as somebody with the database in hand can."""
+    dialect = session.get_bind().dialect.name
+    for table in tables:
+        for statement in drop_statements(table, dialect):
+            session.execute(text(statement))
 
 
 def id_of(name: str) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from ledger.accounts import AccountCode
 from ledger.book import Book
 from marketplace.errors import Conflict, TopupUnknown
-from marketplace.payments.processor import PaymentEvent
+from marketplace.payments.records import PaymentEvent
 from marketplace.payments.service import apply_event
 from tests.marketplace.world import DOLLAR, error_of
 

@@ -1,7 +1,12 @@
 """Receipts over HTTP; what makes one good is tested with the ledger."""
 
+import base64
+import hashlib
+
 import pytest
 
+from protocol.acknowledgement import ReceiptResult, open_acknowledgement
+from protocol.errors import RemoteProtocolError
 from protocol.identity import KeyPair
 from tests.marketplace.world import Provider, encoded, error_of, manifest, three_providers
 
@@ -70,3 +75,21 @@ async def test_a_batch_has_limits(world, receipts):
     body = {"receipts": receipts}
     answer = await world.node(KeyPair.generate(), "POST", "/v1/receipts", body=body)
     assert error_of(answer) == (400, "malformed")
+
+
+async def test_the_answer_is_signed_and_so_is_a_refusal(world, paid):
+    provider = world.providers[0]
+    batch = [b"junk", paid.receipt(paid.leases[0], provider)]
+    body = {"receipts": [encoded(receipt) for receipt in batch]}
+    answer = (await world.node(provider.key, "POST", "/v1/receipts", body=body)).json()
+    results = [
+        ReceiptResult(hashlib.sha256(receipt).digest(), r["status"], r["reason"], r["leaf_index"])
+        for receipt, r in zip(batch, answer["results"], strict=True)
+    ]
+    envelope = base64.b64decode(answer["acknowledgement"])
+    market = world.market.key.peer_id
+    said = open_acknowledgement(envelope, results, market=market, provider=provider.key.peer_id)
+    assert (said.count, said.at_s) == (2, world.clock.now)
+    assert [result.status for result in results] == ["rejected", "accepted"]
+    with pytest.raises(RemoteProtocolError, match="other results"):
+        open_acknowledgement(envelope, results[::-1], market=market, provider=provider.key.peer_id)

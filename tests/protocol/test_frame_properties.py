@@ -15,6 +15,8 @@ from protocol.frame import (
     POSITION_MAX,
     Attach,
     ErrorFrame,
+    Extend,
+    Extended,
     LinkRole,
     Open,
     Opened,
@@ -87,6 +89,8 @@ CONTROL = st.one_of(
     st.builds(Truncate, sessions, epochs, positions),
     st.builds(Probe, sessions, epochs),
     st.builds(Progress, sessions, epochs, epochs, positions, positions),
+    st.builds(Extend, sessions, st.binary(max_size=9)),
+    st.builds(Extended, sessions, st.integers(0, 2**62)),
     st.builds(ErrorFrame, sessions, st.sampled_from(ErrorCode), texts, optional_peers, epochs),
 )
 
@@ -127,6 +131,8 @@ def test_a_payload_of_another_length_is_refused(frame, more):
         (Progress(SESSION, 0, 0, 0, 0), {"nonce": -1}),
         (Progress(SESSION, 0, 0, 0, 0), {"rows_in": POSITION_MAX + 1}),
         (Progress(SESSION, 0, 0, 0, 0), {"rows_out": -1}),
+        (Extended(SESSION, 0), {"amount_nanos_max": -1}),
+        (Extended(SESSION, 0), {"session_id": SESSION[:15]}),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

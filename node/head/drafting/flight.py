@@ -13,11 +13,21 @@ its place on are void. Pure; no clock, no I/O.
 from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from node.head.drafting.base import Draft
 from protocol.errors import LocalProtocolError
 
-__all__ = ["Flight", "Trial", "Verdict"]
+__all__ = ["Flight", "Funding", "Trial", "Verdict"]
+
+
+class Funding(NamedTuple):
+    """What of an answer is paid for now; None: no bound."""
+
+    rows: int | None
+    """Of the session."""
+    spare_rows: int | None
+    """Beyond those, that may run in vain in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,10 @@ class Flight:
         """Tokens of prompt and longest answer: the last of them never becomes a row."""
         self._eos = eos
         self._spare_rows = spare_rows
+        """In all; None: any number."""
+        self._wasted_rows = 0
+        """Of those: run in vain for certain."""
+        self._funded_rows: int | None = None
         self._sources: deque[str] = deque()
         """Of the drafted tokens on their way."""
 
@@ -95,8 +109,14 @@ class Flight:
         """Drafted tokens that may be sent now: no row is sent whose draw nobody could use."""
         room = self._end - 1 - len(self.branch)
         if self._spare_rows is not None:
-            room = min(room, self._spare_rows - len(self._sources))
+            room = min(room, self._spare_rows - self._wasted_rows - len(self._sources))
+        if self._funded_rows is not None:
+            room = min(room, self._funded_rows - len(self.branch))
         return max(room, 0)
+
+    def fund(self, funding: Funding) -> None:
+        """So much is paid for from now on: a draft shall not wait for more."""
+        self._funded_rows, self._spare_rows = funding
 
     def fit(self, draft: Draft) -> Draft:
         """As much of a draft as may be sent: within `room`, and before a token that ends all."""
@@ -148,8 +168,7 @@ class Flight:
 
     def _break(self) -> int:
         """The branch ends where it was confirmed; the first void row."""
-        if self._spare_rows is not None:
-            self._spare_rows -= self._sent - self.confirmed
+        self._wasted_rows += self._sent - self.confirmed
         del self.branch[self.confirmed :]
         self._sources.clear()
         self._sent = self.confirmed

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from node.head.drafting.base import Draft, Drafter, DraftingStatistics, SteppedSession
 from node.head.drafting.drafters import Drafters, Offer
-from node.head.drafting.flight import Flight, Verdict
+from node.head.drafting.flight import Flight, Funding, Verdict
 from node.head.drafting.pace import Pace
 from node.head.drafting.stopwatch import Stopwatch
 from protocol.frame import Result
@@ -46,7 +46,10 @@ class Stepper:
         loops: bool,
         statistics: DraftingStatistics,
         clock: Callable[[], float],
+        funding: Callable[[], Funding] | None = None,
     ) -> None:
+        """`funding`: what is paid for at the moment, where that grows."""
+        self._funding = funding
         self._session = session
         self._flight = flight
         self._pace = pace
@@ -87,6 +90,8 @@ class Stepper:
     async def next_step(self) -> NextStep | None:
         """What to send now, counted as sent; None: wait for a result."""
         flight = self._flight
+        if self._funding is not None:
+            flight.fund(self._funding())
         if flight.is_looping:
             await self._drafters.watch(flight.branch)
             return None

@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 
 from node.errors import MarketUnreachable
+from node.serve.answer_log import AnswerLog
 from node.serve.collector import Collector
 from node.serve.receipt_log import ReceiptLog
 from protocol.envelope import seal
@@ -19,7 +20,8 @@ from protocol.errors import (
 from protocol.identity import KeyPair
 from protocol.money import Work, amount_nanos
 from protocol.receipt import CosignedReceipt
-from tests.protocol.samples import LEASE, PAYER, PROVIDER, RECEIPT
+from tests.node.serve.answers import signed_results
+from tests.protocol.samples import LEASE, MARKET, PAYER, PROVIDER, RECEIPT
 
 
 class Sink:
@@ -28,14 +30,15 @@ class Sink:
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []
         self.away = 0
-        self.outcome = "accepted"
+        self.status, self.reason = "accepted", ""
+        self.market = MARKET
 
     async def hand_in(self, batch):
         if self.away:
             self.away -= 1
             raise MarketUnreachable("away")
         self.batches.append(list(batch))
-        return [self.outcome] * len(batch)
+        return signed_results(batch, self.status, self.reason, market=self.market)
 
 
 def receipt(sequence=1, *, tokens=32, final=False, **change):
@@ -149,9 +152,44 @@ async def test_what_cannot_be_handed_in_stays_on_disk(tmp_path, sink):
 
 
 async def test_a_refusal_is_final_and_said_aloud(tmp_path, sink, caplog):
-    sink.outcome = "rejected: too late"
+    sink.status, sink.reason = "rejected", "too late"
     made = Collector(PROVIDER, ReceiptLog(tmp_path / "receipts.log"), sink)
     await made.collect(signed(receipt()), LEASE)
     await made.close(timeout_s=1)
     assert "too late" in caplog.text
     assert len(sink.batches) == 1
+    assert made.refused == {"too late": 1}
+
+
+async def test_what_may_not_be_countersigned_is_not_kept(collector):
+    def refuse(_):
+        raise RemoteProtocolError("not ours")
+
+    with pytest.raises(RemoteProtocolError, match="not ours"):
+        await collector.collect(signed(receipt()), LEASE, check=refuse)
+    assert collector.pending == 0
+
+
+async def test_signed_answers_are_kept_and_counted_by_the_next_run(tmp_path, sink):
+    def answers():
+        path = tmp_path / "answers.log"
+        return AnswerLog(path, market=MARKET.peer_id, provider=PROVIDER.peer_id)
+
+    sink.status, sink.reason = "rejected", "too late"
+    made = Collector(PROVIDER, ReceiptLog(tmp_path / "receipts.log"), sink, answers())
+    await made.collect(signed(receipt()), LEASE)
+    await made.close(timeout_s=1)
+    again = Collector(PROVIDER, ReceiptLog(tmp_path / "receipts.log"), sink, answers())
+    assert again.refused == {"too late": 1}
+    (kept,) = answers().answers()
+    kept.verify(market=MARKET.peer_id, provider=PROVIDER.peer_id)
+    await again.close(timeout_s=1)
+
+
+async def test_an_answer_that_is_not_signed_is_no_acknowledgement(tmp_path, sink):
+    sink.market = KeyPair(b"x" * 32)
+    log = AnswerLog(tmp_path / "answers.log", market=MARKET.peer_id, provider=PROVIDER.peer_id)
+    made = Collector(PROVIDER, ReceiptLog(tmp_path / "receipts.log"), sink, log)
+    await made.collect(signed(receipt()), LEASE)
+    await made.close(timeout_s=0.2)
+    assert (made.pending, log.answers()) == (1, [])

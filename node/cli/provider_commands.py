@@ -1,19 +1,43 @@
-"""The commands of a household with their options: `limits`, `pause`, `resume`."""
+"""A provider's commands with their options: `earnings`, and its household's `limits`, `pause`,
+`resume`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from node.cli.annotations import HomeOption, JsonOption
+from node.cli.annotations import HomeOption, JsonOption, MarketOption
 
-__all__ = ["add_household_commands"]
+__all__ = ["Grouping", "add_provider_commands"]
 
 
-def add_household_commands(app: typer.Typer) -> None:
+def add_provider_commands(app: typer.Typer) -> None:
     """Put them under `piecework`."""
+    app.command()(earnings)
     app.command()(limits)
     app.command()(pause)
     app.command()(resume)
+
+
+class Grouping(StrEnum):
+    """What earnings are summed by."""
+
+    MACHINE = "machine"
+    MODEL = "model"
+    DAY = "day"
+
+
+def earnings(
+    market: MarketOption,
+    by: Annotated[Grouping, typer.Option(help="Sum by machine, model or day.")] = Grouping.DAY,
+    days: Annotated[int, typer.Option(min=1, max=366, help="How far back.")] = 30,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """What this household has earned, and where that money is: held, payable, paid, and why."""
+    from node.cli.earnings import show_earnings
+
+    show_earnings(market=market, home=home, by=by.value, days=days, as_json=json_)
 
 
 def limits(

@@ -1,0 +1,171 @@
+"""The invariants while the campaign runs: what is new after every restart, everything now and then.
+
+What reads every row takes longer than a restart at a million receipts; so it is run again whenever
+that costs at most its share of the time, and always at the end. How often each ran, and for how
+long, stands in the report.
+"""
+
+import importlib
+import importlib.util
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from ledger import integrity
+from ledger.checkpoint import origin_of
+from ledger.database import Session
+from ledger.invariants import Violation
+from ledger.log_check import check_log
+from marketplace.db import Database
+from marketplace.market import Market
+from marketplace.payments.reconciling.service import reconcile
+from protocol.identity import PeerId
+
+__all__ = ["Checks", "Violation"]
+
+SQL_SHARE, DEEP_SHARE = 0.08, 0.05
+"""Of the time of a campaign: rules in SQL over all rows, and every digest, signature and proof."""
+RECONCILED = "I13"
+"""The processor's report against the book: a payment whose event is on its way stands in the one
+and not yet in the other, so it is judged when nothing is under way any more."""
+OVERLAP_S = 60
+"""A transaction that began before the last look may have been committed after it."""
+SQL_ROOMS = (
+    "ledger.invariants",
+    "marketplace.payments.books",
+    "marketplace.payouts.books",
+    "marketplace.disputes.books",
+)
+"""Each room's own rules, where the room has them."""
+
+Rule = Callable[[Session], list[Violation]]
+
+_NEW: Mapping[str, str] = {
+    "I1": """
+        SELECT 'debits ' || n.dr || ' credits ' || n.cr FROM (
+            SELECT SUM(debits_posted) AS dr, SUM(credits_posted) AS cr,
+                SUM(debits_pending) AS drp, SUM(credits_pending) AS crp FROM ledger_account) n
+        WHERE n.dr <> n.cr OR n.drp <> n.crp""",
+    "I3": """
+        SELECT name FROM ledger_account
+        WHERE no_overdraft AND debits_pending + debits_posted > credits_posted""",
+    "I5": """
+        SELECT 'leaf ' || r.leaf_index FROM ledger_receipt r
+        JOIN ledger_lane l ON l.lease_id = r.lease_id
+        WHERE r.leaf_index >= :leaf AND (l.last_sequence < r.sequence
+            OR l.amount_received_nanos < r.amount_nanos
+            OR l.amount_received_nanos > l.amount_nanos_max)""",
+    "I6": """
+        SELECT 'a hold of ' || amount_nanos || ' backs leases for ' || leased_nanos
+        FROM ledger_hold WHERE charged_nanos IS NULL AND leased_nanos > amount_nanos""",
+    "I7": """
+        SELECT 'charged ' || n.charged || ', credited ' || n.credited FROM (SELECT
+            COALESCE(SUM(CASE WHEN code = 'post_hold' THEN amount_nanos END), 0) AS charged,
+            COALESCE(SUM(CASE WHEN code = 'settle' THEN amount_nanos END), 0) AS credited
+            FROM ledger_transfer WHERE created_at_s >= :since_s) n
+        WHERE n.charged <> n.credited""",
+    "I8": """
+        SELECT 'new leaves ' || n.leaves || ', of receipts ' || n.kinds || ', receipts ' || n.rows_
+        FROM (SELECT
+            (SELECT COUNT(*) FROM ledger_leaf WHERE leaf_index >= :leaf) AS leaves,
+            (SELECT COUNT(*) FROM ledger_leaf WHERE leaf_index >= :leaf AND kind = 'receipt')
+                AS kinds,
+            (SELECT COUNT(*) FROM ledger_receipt WHERE leaf_index >= :leaf) AS rows_,
+            (SELECT COALESCE(SUM(size), 0) FROM ledger_log_head) AS size) n
+        WHERE n.kinds <> n.rows_ OR n.leaves <> n.size - :leaf""",
+    "I12": """
+        SELECT name FROM ledger_account
+        WHERE code LIKE 'clearing_%' AND debits_posted <> credits_posted""",
+}
+
+
+@dataclass(slots=True)
+class _Tier:
+    """Checks of one weight: when they ran last, and for how long."""
+
+    share: float
+    rules: Mapping[str, Rule]
+    ended_at: float = 0.0
+    lasted_s: float = 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self.ended_at > self.lasted_s / self.share
+
+
+class Checks:
+    """Of one database, while it is in use. `market_peer` signs its leases and checkpoints."""
+
+    def __init__(self, url: str, market_peer: str, network: str) -> None:
+        self.url = url
+        self.runs: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.violations: list[Violation] = []
+        self._unripe = frozenset({RECONCILED})
+        self._leaf = 0
+        self._since_s = 0
+        key, origin = PeerId.from_text(market_peer), origin_of(network)
+        deep: dict[str, Rule] = {
+            "ledger.integrity": lambda session: integrity.check(session, key),
+            "ledger.log_check": lambda session: check_log(session, key, origin),
+        }
+        found = {name: _rule(name) for name in SQL_ROOMS}
+        self._sql = _Tier(SQL_SHARE, {name: rule for name, rule in found.items() if rule})
+        self._deep = _Tier(DEEP_SHARE, deep)
+
+    def after_restart(self) -> None:
+        """What is new since the last time; and what reads more, where it is due."""
+        self._timed("new rows", self._new)
+        for tier in (self._sql, self._deep):
+            if tier.is_due():
+                self._run(tier)
+
+    def full(self, market: Market) -> None:
+        """Everything, after a reconciliation with the processor."""
+        reconcile(market)
+        self._unripe = frozenset()
+        self._run(self._sql)
+        self._run(self._deep)
+
+    def _run(self, tier: _Tier) -> None:
+        started = time.monotonic()
+        for name, rule in tier.rules.items():
+            self._timed(name, rule)
+        tier.ended_at = time.monotonic()
+        tier.lasted_s = tier.ended_at - started
+
+    def _timed(self, name: str, rule: Rule) -> None:
+        started = time.monotonic()
+        database = Database(self.url)
+        try:
+            with database.reading() as session:
+                if session.get_bind().dialect.name == "postgresql":
+                    # one snapshot for all statements of a rule: the book moves on meanwhile
+                    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+                self.violations += [v for v in rule(session) if v.invariant not in self._unripe]
+        finally:
+            database.close()
+        self.runs[name] += 1
+        self.seconds[name] += time.monotonic() - started
+
+    def _new(self, session: Session) -> list[Violation]:
+        given = {"leaf": self._leaf, "since_s": self._since_s}
+        size = session.execute(text("SELECT COALESCE(SUM(size), 0) FROM ledger_log_head"))
+        size_now, now_s = int(size.scalar_one()), int(time.time())
+        found = [
+            Violation(rule, str(row))
+            for rule, query in _NEW.items()
+            for row in session.execute(text(query), given).scalars().fetchmany(5)
+        ]
+        self._leaf, self._since_s = size_now, now_s - OVERLAP_S
+        return found
+
+
+def _rule(module: str) -> Rule | None:
+    """A room's rules; None where the room has none."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    found: Rule = importlib.import_module(module).check
+    return found

@@ -1,0 +1,1 @@
+"""Load for the ledger's benchmarks: books with leases in them, and the receipts under these."""

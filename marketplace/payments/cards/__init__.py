@@ -1,0 +1,1 @@
+"""Saved cards, and their charges while the buyer is away."""

@@ -1,0 +1,1 @@
+"""Reconciliation: what the processor says of our balance, against the book, both ways."""

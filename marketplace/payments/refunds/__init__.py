@@ -1,0 +1,1 @@
+"""Money back: refunds, and what card holders' banks take."""

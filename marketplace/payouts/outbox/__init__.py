@@ -1,0 +1,1 @@
+"""What must be done outside because of a commit, kept in the database until it is done."""

@@ -1,0 +1,1 @@
+"""What must hold between payouts, releases and the book, as SQL."""

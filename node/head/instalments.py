@@ -1,0 +1,170 @@
+"""Paying for an answer while it runs: one instalment after another, each asked for ahead.
+
+    funded   ├────────────────────────────────┤            rows that every hop is paid for
+    sent     ├────────────────────┤           │            half of the instalment is left:
+                                  └─ ask ─────┴─────────►  beside the answer, so that it never waits
+
+Where the balance does not cover a further instalment a smaller one is tried; where it covers none,
+the answer ends with the last row that is paid for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
+from node.head.drafting.flight import Funding
+from node.head.session import RouteSession
+from node.router.base import INSTALMENTS_TOKENS, RoutePlan, Router, RouteRequest
+from protocol.errors import ErrorCode, SessionError, VerificationError
+
+__all__ = ["AnswerUnfunded", "Instalments"]
+
+EXTEND_TIMEOUT_S = 10.0
+"""From the leases leaving until every hop has confirmed them: a round trip, on a bad link."""
+TRIES_MAX = 4
+"""Of one instalment, each after a repair that overtook the one before."""
+_CONFLICT = 409
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerUnfunded(SessionError):
+    """The answer has come to the last row that is paid for, and more cannot be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=ErrorCode.UNPAID, hint="Top up, or ask for fewer tokens.")
+
+
+class Instalments:
+    """Of one answer. `session` gives its present RouteSession; `lock` keeps repairs apart."""
+
+    def __init__(
+        self,
+        router: Router,
+        request: RouteRequest,
+        session: Callable[[], RouteSession],
+        lock: asyncio.Lock,
+        mend: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`mend`: replace hops that are lost, if some are, so that the rest can be told."""
+        self._router = router
+        self._request = request
+        self._session = session
+        self._lock = lock
+        self._mend = mend
+        self._task: asyncio.Task[None] | None = None
+        self._refused_at: int | None = None
+        """How many rows were funded when more was refused: asked again only at the very end."""
+
+    @property
+    def funding(self) -> Funding:
+        """What may be sent now: rows, and rows in vain."""
+        session = self._session()
+        return Funding(session.funded_rows, session.plan.spare_rows)
+
+    def look_ahead(self, position: int) -> None:
+        """Begin to ask for the next instalment when half of this one is left."""
+        funded = self._session().funded_rows
+        if funded is None or self._task is not None or self._refused_at == funded:
+            return
+        if funded < self._rows_max and funded - position <= INSTALMENTS_TOKENS[0] // 2:
+            self._task = asyncio.create_task(self._ask_ahead())
+
+    async def wait_for(self, rows: int) -> None:
+        """Until so many rows are paid for. Raises AnswerUnfunded where they cannot be."""
+        while (funded := self._session().funded_rows) is not None and funded < rows:
+            if self._task is None:
+                self._task = asyncio.create_task(self._extend(mends=True))
+            task = self._task
+            await asyncio.wait((task,))
+            self._task = None
+            funded_now = self._session().funded_rows
+            # a refusal from ahead is no last word: money may have come back since
+            if funded_now is not None and funded_now < rows and (error := task.exception()):
+                raise _unfunded(error) from error
+
+    async def close(self) -> None:
+        """Ask for no more. Never raises."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    @property
+    def _rows_max(self) -> int:
+        return self._request.capacity_tokens
+
+    async def _ask_ahead(self) -> None:
+        """As `_extend`; a refusal is only noted, for what is funded is not used up yet."""
+        try:
+            await self._extend(mends=False)
+        except (MarketRefused, MarketUnreachable, SessionError, VerificationError) as error:
+            self._refused_at = self._session().funded_rows
+            logger.info("no further instalment yet: %s", error)
+        finally:
+            self._task = None
+
+    async def _extend(self, *, mends: bool) -> None:
+        """One instalment more, the largest that the balance covers.
+
+        `mends`: nobody else waits for a result and would see that a hop is lost.
+        """
+        *larger, least = INSTALMENTS_TOKENS
+        for tokens in larger:
+            try:
+                await self._extend_by(tokens, mends=mends)
+                return
+            except PaymentRequired as error:
+                logger.debug("no %d tokens more: %s", tokens, error)
+        await self._extend_by(least, mends=mends)
+
+    async def _extend_by(self, tokens: int, *, mends: bool) -> None:
+        for _ in range(TRIES_MAX):
+            if mends:
+                await self._mend()
+            session = self._session()
+            plan = session.plan
+            assert plan.funded_rows is not None
+            funded = plan.funded_rows + tokens - self._request.prompt_tokens
+            funded = min(funded, self._request.max_tokens)
+            drafted = (plan.spare_rows or 0) + self._share(plan, tokens)
+            try:
+                granted = await self._router.extend(
+                    plan, self._request, funded_tokens=funded, drafted_tokens=drafted
+                )
+            except MarketRefused as error:
+                if error.status != _CONFLICT or session.plan.epoch == plan.epoch:
+                    raise
+                continue
+            if await self._tell(granted):
+                return
+        raise SessionError("The route changes too often to pay for it.", code=ErrorCode.UNPAID)
+
+    def _share(self, plan: RoutePlan, tokens: int) -> int:
+        """Rows in vain that come with an instalment: as many for a token as at the beginning."""
+        first = self._request.funded_tokens
+        if not first or not plan.spare_rows:
+            return 0
+        return tokens * self._request.drafted_tokens // first
+
+    async def _tell(self, granted: RoutePlan) -> bool:
+        """Whether every hop has confirmed it; False where a repair came between."""
+        async with self._lock:
+            session = self._session()
+            if session.plan.epoch != granted.epoch or session.lost:
+                return False
+            extended = await session.tell_extension(granted)
+        try:
+            async with asyncio.timeout(EXTEND_TIMEOUT_S):
+                return await asyncio.shield(extended)
+        except TimeoutError:
+            raise SessionError(
+                "Not every hop has confirmed its extended lease.", code=ErrorCode.UNPAID
+            ) from None
+
+
+def _unfunded(error: BaseException) -> BaseException:
+    """What ends an answer cleanly; what is a bug, or a cancellation, stays what it is."""
+    expected = (MarketRefused, MarketUnreachable, SessionError, VerificationError)
+    return AnswerUnfunded(str(error)) if isinstance(error, expected) else error

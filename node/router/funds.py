@@ -1,0 +1,131 @@
+"""Waiting for money that is in flight, first come first served.
+
+A session holds the most that it may cost and gives back what it did not use. So a buyer whose
+balance covers a request only once his other sessions have ended need not be refused: his requests
+wait in line, one line a key, and the first of it asks again until it gets the money, or hears that
+there will be none. Whoever comes while others wait goes behind them.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from node.errors import PaymentRequired
+
+__all__ = ["FUNDS_IN_FLIGHT", "FundsQueue"]
+
+FUNDS_IN_FLIGHT = "funds_in_flight"
+"""The marketplace's code for money that other sessions of the buyer hold for now."""
+
+WAIT_MAX_S = 60.0
+"""A client that waited for a minute without a first token has mostly gone; he gets the 402."""
+WAITING_MAX = 1024
+"""Of one key. Each is an open request of a client: beyond that he is told to come back."""
+WAITING_IN_ALL_MAX = 8192
+RETRY_S = 0.1
+RETRY_MAX_S = 1.0
+"""Between two tries of who is first in line, doubling: a session is settled when its last receipts
+are in, which takes about a second. An end of one of our own sessions is heard at once."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Line:
+    waiting: deque[asyncio.Event] = field(default_factory=deque)
+    """One each; set when it is first."""
+    urgent: int = 0
+    """So many of them, at the front, are for answers that run already."""
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: PaymentRequired | None = None
+    """What the last one heard."""
+
+
+class FundsQueue:
+    """Lines of one gateway, by key. For one event loop."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(line.waiting) for line in self._lines.values())
+
+    async def buy(
+        self,
+        key: str,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        urgent: bool = False,
+        wait_max_s: float = WAIT_MAX_S,
+    ) -> T:
+        """What `attempt` gives, now or when money has come back.
+
+        `urgent`: an answer that runs goes before those that have not begun. Raises what `attempt`
+        raises; PaymentRequired of FUNDS_IN_FLIGHT after `wait_max_s`, or where too many wait.
+        """
+        line = self._lines.get(key)
+        if line is None:
+            try:
+                return await attempt()
+            except PaymentRequired as error:
+                if error.code != FUNDS_IN_FLIGHT:
+                    raise
+                line = self._lines.setdefault(key, _Line())
+                line.refused = error
+        self._check_room(line)
+        with self._in_line(key, line, urgent=urgent) as is_first:
+            try:
+                async with asyncio.timeout(wait_max_s):
+                    await is_first.wait()
+                    return await self._try(line, attempt)
+            except TimeoutError:
+                assert line.refused is not None, "a line begins with a refusal"
+                raise line.refused from None
+
+    def freed(self, key: str) -> None:
+        """A session of this key is over: whoever is first shall ask again now."""
+        if line := self._lines.get(key):
+            line.freed.set()
+
+    async def _try(self, line: _Line, attempt: Callable[[], Awaitable[T]]) -> T:
+        delay_s = RETRY_S
+        while True:
+            line.freed.clear()
+            try:
+                return await attempt()
+            except PaymentRequired as error:
+                line.refused = error
+                if error.code != FUNDS_IN_FLIGHT:
+                    raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await line.freed.wait()
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+    def _check_room(self, line: _Line) -> None:
+        if len(line.waiting) >= WAITING_MAX or self.waiting >= WAITING_IN_ALL_MAX:
+            assert line.refused is not None, "a line begins with a refusal"
+            raise line.refused
+
+    @contextlib.contextmanager
+    def _in_line(self, key: str, line: _Line, *, urgent: bool) -> Iterator[asyncio.Event]:
+        place = asyncio.Event()
+        if urgent:
+            line.waiting.insert(line.urgent, place)
+            line.urgent += 1
+        else:
+            line.waiting.append(place)
+        line.waiting[0].set()
+        try:
+            yield place
+        finally:
+            line.waiting.remove(place)
+            line.urgent -= urgent
+            if line.waiting:
+                line.waiting[0].set()
+            else:
+                self._lines.pop(key, None)
