@@ -25,6 +25,8 @@ BUYERS = 20
 """Of each process: two holds of one buyer wait for one another, as they must."""
 AMOUNT_NANOS = 1_000_000
 MARK_MS = 10
+ROUND_TIMEOUT_S = 180
+"""Nothing waits for ever for a process that has failed."""
 
 
 def rows() -> Iterable[Row]:
@@ -43,16 +45,18 @@ def rows() -> Iterable[Row]:
 def _measure(engine_name: str) -> list[float]:
     """Milliseconds of every hold of one round."""
     with database(engine_name) as url:
-        start, results = SPAWN.Barrier(PROCESSES), SPAWN.SimpleQueue()
+        start, results = SPAWN.Barrier(PROCESSES), SPAWN.Queue()
         workers = [
             SPAWN.Process(target=_work, args=(url, number, start, results))
             for number in range(PROCESSES)
         ]
         for worker in workers:
             worker.start()
-        took_ms = [value for _ in workers for value in results.get()]
+        took_ms = [value for _ in workers for value in results.get(timeout=ROUND_TIMEOUT_S)]
         for worker in workers:
             worker.join(60)
+            if worker.exitcode != 0:
+                raise RuntimeError("A process that held has failed.")
         engine = open_database(url)
         with Session(engine) as session, session.begin():
             violations = check(session)

@@ -5,10 +5,13 @@ one transaction a batch, and holds settled as they become ready. Beside it the n
 receipt a transaction, one hold settled at a time. Every book is checked at the end.
 """
 
+import gc
 import statistics
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 
 from benchmarks.ledger_load.book import (
@@ -19,6 +22,7 @@ from benchmarks.ledger_load.book import (
     database,
     fill,
 )
+from benchmarks.ledger_load.server_cpu import server_cpu_s
 from benchmarks.row import Row
 from ledger.database import Session, open_database, reading
 from ledger.invariants import check
@@ -31,12 +35,23 @@ __all__ = ["rows"]
 
 ROUNDS = 3
 PROCESSES = 2
-HOLDS = 500
+HOLDS = 250
 """For each process: a provider's batch has one receipt of every lease it has in these."""
 NAIVE_HOLDS = 12
 MARK = 5_000
+BARRIER_TIMEOUT_S = 300
+"""Nothing waits for ever for a process that has failed."""
 
 _WORKLOAD = f"holds of {HOPS} hops, {RECEIPTS_PER_LEASE} receipts a lease"
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What one round on a book of its own came to. CPU in microseconds a receipt."""
+
+    per_second: float
+    client_us: float
+    server_us: float
 
 
 def rows() -> Iterable[Row]:
@@ -47,10 +62,23 @@ def rows() -> Iterable[Row]:
         mark = f">= {MARK} /s" if engine_name == "postgresql" else ""
         title = f"receipts verified, posted and logged, {engine_name}, fsync on"
         batches = f"{_WORKLOAD}, batches of {HOLDS}, {PROCESSES} processes"
-        yield _row(title, batches, fast, "/s", mark)
-        yield _row(f"{title}, row by row", f"{_WORKLOAD}, 1 process", slow, "/s")
-        ratio = statistics.median(fast) / statistics.median(slow)
+        singly = f"{_WORKLOAD}, 1 process"
+        yield _row(title, batches, [each.per_second for each in fast], "/s", mark)
+        yield _row(f"{title}, row by row", singly, [each.per_second for each in slow], "/s")
+        ratio = _median(fast, "per_second") / _median(slow, "per_second")
         yield Row(f"batches against row by row, {engine_name}", batches, ratio, "x")
+        for workload, rounds in ((batches, fast), (singly, slow)):
+            how = "" if rounds is fast else ", row by row"
+            clients = [each.client_us for each in rounds]
+            yield _row(f"CPU a receipt, processes that take it, {engine_name}{how}", workload,
+                       clients, "us")  # fmt: skip
+            if engine_name == "postgresql":
+                servers = [each.server_us for each in rounds]
+                yield _row(f"CPU a receipt, database server{how}", workload, servers, "us")
+
+
+def _median(rounds: Sequence[_Round], name: str) -> float:
+    return statistics.median(getattr(each, name) for each in rounds)
 
 
 def _row(figure: str, workload: str, values: Sequence[float], unit: str, mark: str = "") -> Row:
@@ -58,43 +86,67 @@ def _row(figure: str, workload: str, values: Sequence[float], unit: str, mark: s
     return Row(figure, workload, statistics.median(values), unit, mark, spread)
 
 
-def _measure(engine_name: str, holds: int, processes: int, *, naive: bool) -> float:
-    """Receipts a second of one round on a book of its own."""
+def _measure(engine_name: str, holds: int, processes: int, *, naive: bool) -> _Round:
+    """One round, on a book of its own that is checked at its end."""
     with database(engine_name) as url:
         start = SPAWN.Barrier(processes + 1)
         done = SPAWN.Barrier(processes + 1)
-        counts = SPAWN.Array("q", processes)
+        counts, cpu_s = SPAWN.Array("q", processes), SPAWN.Array("d", processes)
         workers = [
-            SPAWN.Process(target=_work, args=(url, holds, number, naive, start, done, counts))
+            SPAWN.Process(
+                target=_work, args=(url, holds, number, naive, start, done, counts, cpu_s)
+            )
             for number in range(processes)
         ]
         for worker in workers:
             worker.start()
-        start.wait(600)
+        while start.n_waiting < processes:
+            _check_alive(workers)
+            time.sleep(0.05)
+        server_before_s = server_cpu_s(url)
+        start.wait(BARRIER_TIMEOUT_S)
         began_s = time.monotonic()
-        done.wait(600)
+        done.wait(BARRIER_TIMEOUT_S)
         took_s = time.monotonic() - began_s
+        server_s = server_cpu_s(url) - server_before_s
         for worker in workers:
             worker.join(60)
-            if worker.exitcode:
-                raise RuntimeError("A process that handed in receipts has failed.")
+            _check_alive([worker])
         _check(url)
-        return sum(counts) / took_s
+        total = sum(counts)
+        return _Round(total / took_s, sum(cpu_s) / total * 1e6, server_s / total * 1e6)
+
+
+def _check_alive(workers: Iterable[BaseProcess]) -> None:
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("A process that handed in receipts has failed.")
 
 
 def _work(
-    url: str, holds: int, number: int, naive: bool, start: Barrier, done: Barrier, counts: list[int]
+    url: str,
+    holds: int,
+    number: int,
+    naive: bool,
+    start: Barrier,
+    done: Barrier,
+    counts: list[int],
+    cpu_s: list[float],
 ) -> None:
     engine = open_database(url)
     load = fill(engine, holds, f"process {number}")
     hand_in = _hand_in_singly if naive else _hand_in
-    start.wait(600)
+    # a server does so once it has started: what stays is not looked through again and again
+    gc.collect()
+    gc.freeze()
+    counts[number] = load.receipt_count
+    start.wait(BARRIER_TIMEOUT_S)
+    began_s = time.process_time()
     for provider, batch in load.batches:
         hand_in(engine, provider, batch)
     while _settle(engine, 1 if naive else SETTLED_AT_ONCE_MAX):
         pass
-    done.wait(600)
-    counts[number] = load.receipt_count
+    cpu_s[number] = time.process_time() - began_s
+    done.wait(BARRIER_TIMEOUT_S)
     engine.dispose()
 
 

@@ -4,6 +4,7 @@ A lane is the watermark of `ledger/lane.py` as a row, beside the lease it belong
 """
 
 import functools
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,23 @@ _LEASES_CACHED = 16_384
 
 _LANE = metadata.tables[LaneRow.__tablename__]
 _HOLD = metadata.tables[HoldRow.__tablename__]
+
+_MARK_COLUMNS = (
+    "last_sequence",
+    "epoch",
+    "steps",
+    "tokens",
+    "prefill_token_layers",
+    "decode_token_layers",
+    "bytes_in",
+    "bytes_out",
+    "link_in_hash",
+    "link_out_hash",
+    "amount_received_nanos",
+    "final",
+)
+_MARK_OF = operator.itemgetter(*map(list(_LANE.c.keys()).index, _MARK_COLUMNS))
+"""By place in a whole row: by name it takes ten times as long, of a thousand rows a batch."""
 
 
 @dataclass(slots=True)
@@ -119,8 +137,11 @@ def load_leases(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lea
     ordered = sorted(set(lease_ids))
     for start in range(0, len(ordered), ROWS_PER_QUERY):
         some = is_one_of(session, _LANE.c.lease_id, ordered[start : start + ROWS_PER_QUERY])
-        for row in session.execute(select(_LANE.c.lease_id, _LANE.c.lease).where(some)):
-            leases[row.lease_id] = _lease_in(row.lease)
+        # all at once: the driver takes longer over rows that are fetched one by one
+        for lease_id, lease in session.execute(
+            select(_LANE.c.lease_id, _LANE.c.lease).where(some)
+        ).all():
+            leases[lease_id] = _lease_in(lease)
     return leases
 
 
@@ -135,7 +156,7 @@ def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane
             .order_by(_LANE.c.lease_id)
             .with_for_update(key_share=True)
         )
-        for row in session.execute(query):
+        for row in session.execute(query).all():
             lanes[row.lease_id] = lane_of(row)
     return lanes
 
@@ -224,15 +245,6 @@ def mark_columns(mark: Watermark) -> dict[str, Any]:
     }
 
 
-def _mark(row: Any) -> Watermark:
-    return Watermark(
-        sequence=row.last_sequence,
-        epoch=row.epoch,
-        steps=row.steps,
-        tokens=row.tokens,
-        work=Work(row.prefill_token_layers, row.decode_token_layers, row.bytes_in, row.bytes_out),
-        amount_nanos=row.amount_received_nanos,
-        link_in_hash=row.link_in_hash,
-        link_out_hash=row.link_out_hash,
-        final=row.final,
-    )
+def _mark(row: Row[Any]) -> Watermark:
+    sequence, epoch, steps, tokens, *work, link_in, link_out, amount, final = _MARK_OF(row)
+    return Watermark(sequence, epoch, steps, tokens, Work(*work), amount, link_in, link_out, final)

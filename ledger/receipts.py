@@ -53,6 +53,8 @@ __all__ = [
     "verify_receipts",
 ]
 
+_FRESH = Watermark()
+
 _RECEIPT = metadata.tables[ReceiptRow.__tablename__]
 
 
@@ -171,7 +173,7 @@ def _prove(
 def _advance(lane: Lane, receipt: Receipt, now_s: int) -> bool:
     """Move the watermark; False if the receipt is behind it and agrees with it."""
     mark = Watermark.of(receipt)
-    check_order(receipt.lease_id, Watermark(), mark)
+    check_order(receipt.lease_id, _FRESH, mark)
     if mark.sequence < lane.mark.sequence:
         check_order(receipt.lease_id, mark, lane.mark)
         return False
@@ -208,8 +210,9 @@ def _store(
     """Leaf, receipt and watermark of each, in one transaction; gives the leaf indexes."""
     if not accepted:
         return range(0)
-    marks = {claim.receipt.lease_id: Watermark.of(claim.receipt) for claim in accepted}
-    move_lanes(session, marks)
+    # of each lease the one that counts moved the lane when it was judged
+    lease_ids = [claim.receipt.lease_id for claim in accepted]
+    move_lanes(session, {lease_id: lanes[lease_id].mark for lease_id in lease_ids})
     # the log's head comes late: nobody else appends until this transaction ends
     leaves = [
         ReceiptLeaf(lanes[claim.receipt.lease_id].envelope, claim.encoded) for claim in accepted
@@ -251,7 +254,7 @@ def _load_stored(
             is_one_of(session, _RECEIPT.c.lease_id, sorted({lease_id for lease_id, _ in some})),
             is_one_of(session, _RECEIPT.c.sequence, sorted({sequence for _, sequence in some})),
         )
-        for lease_id, sequence, cosigned, leaf_index in session.execute(query):
+        for lease_id, sequence, cosigned, leaf_index in session.execute(query).all():
             stored[lease_id, sequence] = (cosigned, leaf_index)
     return stored
 

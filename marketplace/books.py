@@ -16,7 +16,10 @@ from marketplace.market import Market
 from marketplace.payments import books as payments
 from marketplace.payouts import books as payouts
 
-__all__ = ["check_books", "check_sums"]
+__all__ = ["PROCESSOR_RULE", "check_books", "check_sums"]
+
+PROCESSOR_RULE = "I13"
+"""That the processor's balance is ours: for people to look at, and no reason to stop selling."""
 
 
 def check_sums(session: Session) -> Sequence[Violation]:

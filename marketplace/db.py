@@ -5,7 +5,9 @@ answer goes out; services only flush. Everything inside it happens in one thread
 waited for a thread while holding SQLite's write lock could wait for itself.
 """
 
+import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +30,10 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         self._reading = reading(self._engine)
+        on_sqlite = self._engine.dialect.name == "sqlite"
+        self._turn = threading.Lock() if on_sqlite else contextlib.nullcontext()
+        """SQLite has one writer: threads that wait here get their turn at once; those that wait at
+        the database poll for it."""
 
     def upgrade(self) -> None:
         """Bring the tables to the newest form."""
@@ -42,6 +48,7 @@ class Database:
         try:
             with (
                 _telling_why(),
+                self._turn,
                 Session(self._engine, expire_on_commit=False) as session,
                 session.begin(),
             ):

@@ -10,6 +10,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from node.engine.base import ComputeDtype
 from node.errors import ConfigInvalid
+from node.router.base import INSTALMENT_TOKENS
 from protocol.identity import KeyPair, PeerId
 from protocol.money import Rates
 from protocol.route import Span
@@ -195,6 +196,8 @@ class GatewayConfig:
     wire_dtype: WireDtype
     draft: str = ""
     """A small model that drafts; "off"; or empty, for prompt lookup alone."""
+    instalment_tokens: int = INSTALMENT_TOKENS
+    """What of a long answer is held from the buyer's balance at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from protocol.record import (
     encode_canonical,
     encode_fields,
 )
+from protocol.record_reader import read_record
 
 __all__ = [
     "Envelope",
@@ -102,7 +103,11 @@ def open_envelope(kind: type[R], data: bytes | Envelope, *, signer: PeerId | Non
         raise RemoteProtocolError(f"Expected a {kind.DOMAIN}, got a {envelope.domain[:64]}.")
     if signer is not None and envelope.signer != signer:
         raise WrongSigner(f"Signed by {envelope.signer.short}, but only {signer.short} may say it.")
-    return decode_fields(kind, open_fields(envelope))
+    _check_signature(envelope)
+    record = read_record(kind, envelope.payload)
+    if record is not None:
+        return record
+    return decode_fields(kind, decode_canonical(envelope.payload))
 
 
 def open_fields(envelope: Envelope) -> object:
@@ -111,11 +116,7 @@ def open_fields(envelope: Envelope) -> object:
     For who keeps records of kinds it does not know, as a rendezvous does. Raises
     RemoteProtocolError or SignatureInvalid.
     """
-    verify(
-        envelope.signer.public_key,
-        _signed_bytes(envelope.domain, envelope.payload),
-        envelope.signature,
-    )
+    _check_signature(envelope)
     return decode_canonical(envelope.payload)
 
 
@@ -128,6 +129,14 @@ def check_time(record: TimedRecord, now_s: float) -> None:
             f"The {record.DOMAIN} begins {record.issued_at_s - now_s:.0f} s from now.",
             hint="Check this machine's clock.",
         )
+
+
+def _check_signature(envelope: Envelope) -> None:
+    verify(
+        envelope.signer.public_key,
+        _signed_bytes(envelope.domain, envelope.payload),
+        envelope.signature,
+    )
 
 
 def _sliced(data: bytes) -> Envelope | None:

@@ -1,38 +1,23 @@
 """One session as its head sees it: steps on their way round, through one epoch after another.
 
-What hops may be paid for them is counted in `head_account.py`. Sans-IO; `node/head/session.py`
-drives it.
+The steps under way are kept in `tickets.py`, what hops may be paid for them in `head_account.py`,
+and what may be sent at all in `head_funding.py`. Sans-IO; `node/head/session.py` drives it.
 """
 
-from collections import deque
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frame import Close, Extended, Meter, Opened, Result, StepKind, Truncate
 from protocol.head_account import HeadAccount
+from protocol.head_funding import HeadFunding
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Nanos
 from protocol.route import Route
-from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance
-from protocol.tensor import WireDtype, payload_hash
+from protocol.session import Event, SessionState, advance
+from protocol.tensor import WireDtype
+from protocol.tickets import StepTicket, Tickets
 
-__all__ = ["HeadSession", "StepTicket"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepTicket:
-    """A step on its way round; its result must match. `is_void`: its rows were taken back."""
-
-    position: int
-    count: int
-    wanted: int
-    kind: StepKind
-    payload_sha256: bytes
-    loop: int = 0
-    is_fed: bool = False
-    """Of a loop: the last hop has sent it."""
-    is_void: bool = False
+__all__ = ["HeadSession"]
 
 
 class HeadSession:
@@ -68,16 +53,11 @@ class HeadSession:
         """Rows that every hop had when it opened, so that nobody has run them now."""
         self.resume = resume
         """Rows that this epoch begins with."""
-        self.funded_rows = funded_rows
-        """Every hop has confirmed that it is paid for so many rows: none is sent beyond."""
-        self._extension: tuple[int, dict[int, Nanos]] | None = None
-        """Rows that are to be funded, and by hop what it has yet to confirm."""
-        self._hidden_size = hidden_size
-        self._wire_dtype = wire_dtype
+        self._funding = HeadFunding(funded_rows)
         self._metered = metered
         self._prefix_blocks = prefix_blocks
         self._opened: dict[int, Opened] = {}
-        self._in_flight: deque[StepTicket] = deque()
+        self._tickets = Tickets(wire_dtype if route.sealed else None, hidden_size)
         self._account = HeadAccount(route, hidden_size, wire_dtype, keeps=metered)
 
     @property
@@ -88,7 +68,12 @@ class HeadSession:
     @property
     def in_flight(self) -> int:
         """Steps whose result is not back, void ones too."""
-        return len(self._in_flight)
+        return len(self._tickets)
+
+    @property
+    def funded_rows(self) -> int | None:
+        """Every hop has confirmed that it is paid for so many rows: none is sent beyond."""
+        return self._funding.rows
 
     @property
     def results(self) -> int:
@@ -148,13 +133,9 @@ class HeadSession:
     ) -> StepTicket:
         """Account for a step that is about to leave, and say where it stands."""
         self.state = advance("head", self.state, Event.STEP, ours=True)
-        if len(self._in_flight) >= STEPS_IN_FLIGHT_MAX:
-            raise LocalProtocolError("Too many steps on their way round.")
-        if self.funded_rows is not None and self.position + count > self.funded_rows:
-            raise LocalProtocolError(f"Only {self.funded_rows} rows are paid for.")
-        self._check_no_loop()
+        self._funding.check(self.position + count + loop)
         ticket = StepTicket(self.position, count, wanted, kind, payload_sha256, loop)
-        self._in_flight.append(ticket)
+        self._tickets.add(ticket)
         self.position += count
         return ticket
 
@@ -168,17 +149,7 @@ class HeadSession:
         if result.epoch < self.epoch:
             return None
         self.state = advance("head", self.state, Event.RESULT)
-        if not self._in_flight:
-            raise RemoteProtocolError("A result came for which there was no step.")
-        ticket = self._in_flight[0]
-        expected_dtype = self._wire_dtype if self.route.sealed else None
-        if (result.position, result.count, result.wanted, result.kind, result.dtype) != (
-            ticket.position, ticket.count, ticket.wanted, ticket.kind, expected_dtype,
-        ) or (expected_dtype is not None and result.hidden_size != self._hidden_size):  # fmt: skip
-            raise RemoteProtocolError("The result does not match the step that was sent.")
-        if result.loop and not ticket.loop:
-            raise RemoteProtocolError("The last hop fed on a step that it was not asked to.")
-        self._in_flight.popleft()
+        ticket = self._tickets.match(result)
         self._account.count(
             ticket.kind, ticket.count, ticket.wanted, ticket.payload_sha256, result.payload_sha256
         )
@@ -186,22 +157,16 @@ class HeadSession:
             return None
         self.rows_arrived = ticket.position + ticket.count
         if result.loop:
-            self._follow_loop(ticket, result)
+            self._tickets.follow(ticket, result, self.position)
+            self.position += 1
         return ticket
 
     def send_truncate(self, position: int) -> Truncate:
         """Take rows back: steps at or behind `position` are void, and so will their results be."""
         self.state = advance("head", self.state, Event.TRUNCATE, ours=True)
-        self._check_no_loop()
         if not 0 <= position <= self.position:
             raise LocalProtocolError("Truncate only behind the last step.")
-        for ticket in self._in_flight:
-            if not ticket.is_void and ticket.position < position < ticket.position + ticket.count:
-                raise LocalProtocolError("Truncate between steps, or behind one that is back.")
-        self._in_flight = deque(
-            replace(ticket, is_void=True) if ticket.position >= position else ticket
-            for ticket in self._in_flight
-        )
+        self._tickets.take_back(position)
         self.position = position
         self.rows_arrived = min(self.rows_arrived, position)
         return Truncate(self.session_id, self.epoch, position)
@@ -212,9 +177,7 @@ class HeadSession:
         What was under way before is void: the caller waits for these.
         """
         self.state = advance("head", self.state, Event.EXTEND, ours=True)
-        if self.funded_rows is None or rows < self.funded_rows:
-            raise LocalProtocolError("What is funded whole needs no extension.")
-        self._extension = (rows, dict(enumerate(amounts)))
+        self._funding.ask(rows, amounts)
 
     def accept_extended(self, hop_index: int, frame: Extended) -> bool:
         """A hop works up to higher limits; True when all do, and rows up to there may be sent.
@@ -224,16 +187,9 @@ class HeadSession:
         if frame.session_id != self.session_id:
             raise RemoteProtocolError("EXTENDED names another session.")
         self.state = advance("head", self.state, Event.EXTENDED)
-        if self._extension is None or self.state is not SessionState.READY:
+        if self.state is not SessionState.READY:
             return False
-        rows, missing = self._extension
-        if frame.amount_nanos_max < missing.get(hop_index, 0):
-            return False  # the answer to an earlier one
-        missing.pop(hop_index, None)
-        if missing:
-            return False
-        self.funded_rows, self._extension = rows, None
-        return True
+        return self._funding.confirm(hop_index, frame.amount_nanos_max)
 
     def repair(self, route: Route, lost: Set[int]) -> int:
         """Go to the next epoch, other hops in the places of `lost`. Gives what OPEN's `steps` says.
@@ -249,8 +205,8 @@ class HeadSession:
         self.epoch += 1
         self.resume = self.rows_arrived
         self._opened.clear()
-        self._in_flight.clear()
-        self._extension = None
+        self._tickets.clear()
+        self._funding.drop()
         self._account.begin_epoch(route, lost)
         # what a hop lacks it will say; a CLOSE may come before that, and find it at its replay
         self._account.expect_replays([self.resume] * len(route.hops))
@@ -269,7 +225,7 @@ class HeadSession:
             return  # the meters of this epoch will cover it
         if self.state is SessionState.CLOSING and not meter.final:
             return  # of a window that the final meters cover
-        if meter.steps > self._steps_max:
+        if meter.steps > self.results + self._tickets.steps_max:
             raise RemoteProtocolError("METER for steps that were never sent.")
         self._account.keep(hop_index, meter)
 
@@ -309,17 +265,6 @@ class HeadSession:
         self._account.expect_replays([self.resume - opened.cached_tokens for opened in self.opened])
 
     @property
-    def _steps_max(self) -> int:
-        """Steps that any hop can have run: those on their way, and what a loop may add."""
-        loop = self._in_flight[-1].loop if self._in_flight else 0
-        return self.results + len(self._in_flight) + loop
-
-    def _check_no_loop(self) -> None:
-        """What the head sends could overtake what the last hop feeds to hop 0."""
-        if self._in_flight and (self._in_flight[-1].loop or self._in_flight[-1].is_fed):
-            raise LocalProtocolError("A loop is under way: the last hop sends the next step.")
-
-    @property
     def _rows_everywhere(self) -> int:
         """Leading rows that are at every hop now: a repair's replays may be under way."""
         if self.epoch == 0 or self.results:
@@ -327,10 +272,3 @@ class HeadSession:
         if len(self._opened) < len(self.route.hops):
             return 0
         return min(self.rows_arrived, *(opened.cached_tokens for opened in self.opened))
-
-    def _follow_loop(self, ticket: StepTicket, result: Result) -> None:
-        fed = payload_hash(result.payload)
-        self._in_flight.append(
-            StepTicket(self.position, 1, 1, StepKind.DECODE, fed, ticket.loop - 1, is_fed=True)
-        )
-        self.position += 1

@@ -3,38 +3,24 @@
 Sans-IO: `node/serve` feeds it frames and sends what it returns. It owns no KV and no stream.
 """
 
-from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from protocol.carried import Carried, History
 from protocol.errors import ErrorCode, RemoteProtocolError, SessionError
-from protocol.frame import LOOP_MAX, Close, Meter, Open, Replay, Step, StepKind, Truncate
+from protocol.frame import Close, Meter, Open, Replay, Step, StepKind, Truncate
+from protocol.hop_credit import HopCredit
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.money import Work
 from protocol.sent_meters import SentMeters
-from protocol.session import STEPS_IN_FLIGHT_MAX, Event, SessionState, advance, step_work
-from protocol.tensor import LINK_HASH_START, extend_link_hash
+from protocol.session import Event, SessionState, advance, step_work
+from protocol.tensor import extend_link_hash
 
 __all__ = ["HopSession"]
 
-HISTORY_MAX = 2 * STEPS_IN_FLIGHT_MAX + LOOP_MAX
-"""Snapshots kept: a CLOSE may refer back as many steps as can be on their way, a loop's too."""
-
-_NOTHING = Work()
 _SAME_IN_EVERY_EPOCH = (
     "session_id", "hop_index", "hop_count", "manifest_hash", "span", "wire_dtype", "sealed",
     "capacity_tokens", "sampling",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Carried:
-    """Totals: `tokens` and `work` since the lease began, the rest since the epoch did."""
-
-    steps: int = 0
-    tokens: int = 0
-    work: Work = _NOTHING
-    link_in_hash: bytes = LINK_HASH_START
-    link_out_hash: bytes = LINK_HASH_START
 
 
 class HopSession:
@@ -59,24 +45,23 @@ class HopSession:
         """Where the next step must begin: rows accepted so far, and those that were here."""
         self.rows = 0
         """Rows that are in the engine for certain: those were run, or here from the beginning."""
-        self.tokens_paid = 0
         self._hidden_size = hidden_size
-        self._window_tokens = window_tokens
-        self._credit_tokens = credit_tokens
-        self._work_max = work_max
-        self._metered_tokens = 0
+        self._credit = HopCredit(len(opened.span), window_tokens, credit_tokens, work_max)
         self.sent_meters = SentMeters()
-        self._replayed_tokens = 0
-        """Carried when the epoch's first step could come: see `may_work`."""
         self._resume = opened.resume
         """Rows that replays may bring, and must before a step; a truncate may take some back."""
-        self._start = _Carried()
+        self._start = Carried()
         """As the epoch began."""
-        self._history: deque[_Carried] = deque([self._start], maxlen=HISTORY_MAX)
+        self._history = History(self._start)
 
     @property
-    def carried(self) -> _Carried:
-        return self._history[-1]
+    def carried(self) -> Carried:
+        return self._history.last
+
+    @property
+    def tokens_paid(self) -> int:
+        """Rows that receipts cover."""
+        return self._credit.tokens_paid
 
     @property
     def is_behind(self) -> bool:
@@ -100,17 +85,16 @@ class HopSession:
         for name in _SAME_IN_EVERY_EPOCH:
             if getattr(request, name) != getattr(self.open, name):
                 raise RemoteProtocolError(f"A repair cannot change a session's {name}.")
-        arrived = self._as_of(request.steps)
+        arrived = self._history.as_of(request.steps)
         if arrived.steps == 0:
             arrived = self._start
         if arrived.tokens < self.tokens_paid:
             raise RemoteProtocolError("A repair cannot take back work that a receipt covers.")
         self.state = advance("hop", self.state, Event.REOPEN)
-        self._start = _Carried(tokens=arrived.tokens, work=arrived.work)
-        self._history.clear()
-        self._history.append(self._start)
+        self._start = Carried(tokens=arrived.tokens, work=arrived.work)
+        self._history = History(self._start)
         # meters of the epoch before are void, and windows begin anew: at the same step at every hop
-        self._metered_tokens = self._replayed_tokens = arrived.tokens
+        self._credit.begin_steps(arrived.tokens)
         self.open, self._resume = request, request.resume
         self.rows = 0 if request.forget else min(self.rows, request.resume)
         self.position = self.rows
@@ -154,46 +138,21 @@ class HopSession:
         return True
 
     def may_work(self) -> bool:
-        """Whether less than the credit is unpaid; else wait for a receipt.
-
-        The credit is at least a window, so whoever waits here has sent a METER to be paid for;
-        the most that is ever unpaid is the credit, one step, and what a replay came to: that is
-        paid with the first window behind it.
-        """
-        if self._credit_tokens is None:
-            return True
-        covered = max(self.tokens_paid, self._replayed_tokens)
-        return self.carried.tokens - covered < self._credit_tokens
+        """Whether less than the credit is unpaid; else wait for a receipt."""
+        return self._credit.may_work(self.carried.tokens)
 
     def check_covered(self, *frames: Step | Replay) -> None:
         """Raise SessionError where these rows would pass the work that the lease pays for.
 
-        To be asked when they are about to run. What leaves this hop need not be looked at: no row
-        leaves more often than it came in.
+        To be asked when they are about to run.
         """
-        if self._work_max is None:
-            return
-        work = self.carried.work
-        for rows in frames:
-            kind = StepKind.PREFILL if isinstance(rows, Replay) else rows.kind
-            work += step_work(
-                kind, rows.count, len(self.open.span), bytes_in=len(rows.payload), bytes_out=0
-            )
-        if not self._work_max.covers(work):
-            raise SessionError(
-                f"The rows at position {frames[0].position} are beyond what the lease pays for.",
-                code=ErrorCode.UNPAID,
-                hint="Extend the lease before sending them.",
-            )
+        self._credit.check_covered(self.carried.work, frames)
 
     def accept_extend(self, work_max: Work) -> None:
         """The lease came again with these limits, and was verified; they only grow."""
-        if self._work_max is None:
-            raise RemoteProtocolError("EXTEND came on a session without a lease.")
-        if not work_max.covers(self._work_max):
-            raise RemoteProtocolError("EXTEND cannot lower what a lease pays for.")
+        self._credit.check_grows(work_max)
         self.state = advance("hop", self.state, Event.EXTEND)
-        self._work_max = work_max
+        self._credit.grow(work_max)
 
     def complete_step(self, step: Step, *, bytes_out: int, digest_out: bytes) -> Meter | None:
         """Count a step that has left this hop; the METER if a window is full."""
@@ -201,7 +160,7 @@ class HopSession:
         layers = len(self.open.span)
         self.rows = step.position + step.count
         self._history.append(
-            _Carried(
+            Carried(
                 steps=before.steps + 1,
                 tokens=before.tokens + step.count,
                 work=before.work
@@ -212,9 +171,7 @@ class HopSession:
                 link_out_hash=extend_link_hash(before.link_out_hash, digest_out),
             )
         )
-        if self._window_tokens is None:
-            return None
-        if self.carried.tokens - self._metered_tokens < self._window_tokens:
+        if not self._credit.is_window_full(self.carried.tokens):
             return None
         return self._meter(self.carried, final=False)
 
@@ -226,18 +183,18 @@ class HopSession:
         )  # fmt: skip
         before = self.carried
         self.rows = replay.position + replay.count
-        self._history[-1] = replace(
+        self._history.last = replace(
             before,
             tokens=before.tokens + replay.count,
             work=before.work + work,
             link_in_hash=extend_link_hash(before.link_in_hash, replay.payload_sha256),
         )
-        self._metered_tokens = self._replayed_tokens = self.carried.tokens
+        self._credit.begin_steps(self.carried.tokens)
 
     def replayed_onward(self, digest: bytes) -> None:
         """A REPLAY has left for the next hop: its link's hash has it, and nobody is billed."""
         before = self.carried
-        self._history[-1] = replace(
+        self._history.last = replace(
             before, link_out_hash=extend_link_hash(before.link_out_hash, digest)
         )
 
@@ -262,7 +219,7 @@ class HopSession:
     def accept_receipt(self, tokens: int) -> None:
         """A verified receipt covers `tokens` rows in all."""
         self.state = advance("hop", self.state, Event.RECEIPT)
-        self.tokens_paid = max(self.tokens_paid, tokens)
+        self._credit.tokens_paid = max(self.tokens_paid, tokens)
 
     def accept_close(self, close: Close) -> Meter | None:
         """The session is over; the last METER, as of the step that reached the head.
@@ -274,23 +231,16 @@ class HopSession:
         if len(close.keep) * PREFIX_BLOCK_TOKENS > self.rows:
             raise RemoteProtocolError(f"CLOSE keeps more than the {self.rows} rows that were run.")
         self.state = advance("hop", self.state, Event.CLOSE)
-        if self.state is not SessionState.CLOSING or self._window_tokens is None:
+        if self.state is not SessionState.CLOSING or not self._credit.is_metered:
             return None
-        return self._meter(self._as_of(close.steps), final=True)
+        return self._meter(self._history.as_of(close.steps), final=True)
 
     def settled(self) -> None:
         """The final receipt is in, or none is due."""
         self.state = advance("hop", self.state, Event.SETTLED, ours=True)
 
-    def _as_of(self, steps: int) -> _Carried:
-        """What was carried when so many results of this epoch had reached the head."""
-        for carried in reversed(self._history):
-            if carried.steps <= steps:
-                return carried
-        raise RemoteProtocolError(f"The head refers to step {steps}, too far back to recall.")
-
-    def _meter(self, carried: _Carried, *, final: bool) -> Meter:
-        self._metered_tokens = carried.tokens
+    def _meter(self, carried: Carried, *, final: bool) -> Meter:
+        self._credit.metered(carried.tokens)
         meter = Meter(
             session_id=self.open.session_id,
             epoch=self.open.epoch,

@@ -67,7 +67,7 @@ def decode_canonical(data: bytes, *, size_max: int = RECORD_BYTES_MAX) -> object
 def encode_fields(value: object) -> dict[str, object]:
     """A frozen dataclass as a map of plain data, one entry a field; None fields are left out."""
     plain: dict[str, object] = {}
-    for name in _field_names(type(value)):
+    for name in _field_names(typing.cast("Any", type(value))):
         item = getattr(value, name)
         if type(item) in _AS_IT_IS:
             plain[name] = item

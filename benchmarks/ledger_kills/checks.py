@@ -8,7 +8,7 @@ long, stands in the report.
 import importlib
 import importlib.util
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -101,7 +101,7 @@ class Checks:
     def __init__(self, url: str, market_peer: str, network: str) -> None:
         self.url = url
         self.runs: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.violations: list[Violation] = []
         self._unripe = frozenset({RECONCILED})
         self._leaf = 0
@@ -122,10 +122,11 @@ class Checks:
             if tier.is_due():
                 self._run(tier)
 
-    def full(self, market: Market) -> None:
-        """Everything, after a reconciliation with the processor."""
-        reconcile(market)
-        self._unripe = frozenset()
+    def full(self, market: Market | None) -> None:
+        """Everything; with a market, the processor is asked first and what it says is judged."""
+        if market is not None:
+            reconcile(market)
+            self._unripe = frozenset()
         self._run(self._sql)
         self._run(self._deep)
 

@@ -12,14 +12,14 @@ from marketplace.db import Database
 __all__ = ["prove"]
 
 
-def prove(place: Place, options: Options, database_url: str) -> Proof:
+def prove(place: Place, options: Options, database_url: str, *, patient: bool) -> Proof:
     """To be run when everything has come to its end."""
     started, proof = time.monotonic(), Proof()
     database = Database(database_url)
     try:
         with database.reading() as session:
             prove_receipts(session, place, options, proof)
-            prove_payouts(session, place, proof)
+            prove_payouts(session, place, proof, patient=patient)
             prove_money(session, place, options, proof)
     finally:
         database.close()

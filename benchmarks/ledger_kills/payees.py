@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from benchmarks.ledger_kills.client import Client
 from benchmarks.ledger_kills.place import Options, Place
@@ -50,7 +51,7 @@ def make_payees(options: Options, place: Place, database_url: str, count: int) -
     place.payees_path.write_text(json.dumps(payees))
 
 
-def _make(options: Options, number: int) -> dict[str, object]:
+def _make(options: Options, number: int) -> dict[str, Any]:
     with Client(options.markets) as client:
         made = client.send("POST", "/v1/accounts", {"name": f"payee {number}"}).data
         api_key = made["api_key"]

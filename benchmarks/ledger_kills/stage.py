@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -88,7 +88,7 @@ class Stage:
     def market(self) -> Market:
         """The marketplace's own parts, in this process."""
         prefix = "PIECEWORK_MARKET_"
-        given = {k.removeprefix(prefix).lower(): v for k, v in self.env.items()}
+        given: dict[str, Any] = {k.removeprefix(prefix).lower(): v for k, v in self.env.items()}
         return create_market(MarketConfig(**given))
 
     def what_is_left(self) -> str:

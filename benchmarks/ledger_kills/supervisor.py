@@ -22,6 +22,8 @@ GROUP_SIZES = (1, 1, 2, 3)
 PAUSE_S_MAX = 0.4
 """Between a death and the next life."""
 READY_S = 60.0
+ARMED_SHARE = 0.6
+"""Of new lives: somewhat more than half, for some points are not reached."""
 ARMED_S = 10.0
 """A life with a fail-point that was not reached in this time is killed like any other."""
 DATABASE_GONE_S = 15.0
@@ -124,7 +126,7 @@ class Supervisor:
         self.report.restarts += len(dead)
 
     def _start(self, program: Program) -> None:
-        arm = self.may_arm and self.rng.random() < 0.5
+        arm = self.may_arm and self.rng.random() < ARMED_SHARE
         program.drop_log()
         program.start(self._failpoints.choose(program.role) if arm else "")
 

@@ -50,7 +50,9 @@ def held_for(
 def settle_own(market: Market, account_id: str) -> int:
     """Settle what of this buyer's is ready; gives how many holds."""
     with market.database.transaction() as session:
-        settled = settle_ready(session, now_s=market.clock.now_s(), limit=SETTLED_AT_ONCE_MAX)
+        settled = settle_ready(
+            session, now_s=market.clock.now_s(), limit=SETTLED_AT_ONCE_MAX, buyer=account_id
+        )
     return len(settled)
 
 

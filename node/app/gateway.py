@@ -84,7 +84,10 @@ async def start_head(
     stack.push_async_callback(host.close)
     models = [await _start_model(config, client, name, stack, tell) for name in config.models]
     router = MarketRouter(client, terms.peer_id, key.peer_id)
-    service = HeadService(host, router, models, wire_dtype=config.wire_dtype)
+    service = HeadService(
+        host, router, models,
+        wire_dtype=config.wire_dtype, instalment_tokens=config.instalment_tokens,
+    )  # fmt: skip
     stack.push_async_callback(service.close)
     return service, models, host
 

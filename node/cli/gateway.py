@@ -24,6 +24,7 @@ def serve_gateway(
     listen: tuple[str, int],
     relays: tuple[str, ...],
     draft: str,
+    instalment_tokens: int,
 ) -> None:
     """Check the options, then serve until told to stop."""
     try:
@@ -37,6 +38,7 @@ def serve_gateway(
             engine=engine_options(engine),
             wire_dtype=choose(WireDtype, wire, "--wire"),
             draft=draft,
+            instalment_tokens=instalment_tokens,
         )
     except PieceworkError as error:
         fail(error)

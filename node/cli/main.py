@@ -166,6 +166,9 @@ def gateway(
     listen: ListenOption = "::",
     listen_port: PortOption = 0,
     relay: RelayOption = None,
+    instalment_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of a long answer that are paid for at once.")
+    ] = 256,
 ) -> None:
     """Sell the pool to any OpenAI client: HTTP in, sessions out. Ctrl-C drains and leaves."""
     from node.cli.gateway import serve_gateway
@@ -173,7 +176,7 @@ def gateway(
     serve_gateway(
         market=market, models=tuple(model or ("piecework/tiny",)), api=(host, port), home=home,
         engine=(backend, device, compute, threads), wire=wire, listen=(listen, listen_port),
-        relays=tuple(relay or ()), draft=draft,
+        relays=tuple(relay or ()), draft=draft, instalment_tokens=instalment_tokens,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
 from node.head.drafting.flight import Funding
 from node.head.session import RouteSession
-from node.router.base import INSTALMENTS_TOKENS, RoutePlan, Router, RouteRequest
+from node.router.base import RoutePlan, Router, RouteRequest, smaller_instalments
 from protocol.errors import ErrorCode, SessionError, VerificationError
 
 __all__ = ["AnswerUnfunded", "Instalments"]
@@ -68,7 +68,7 @@ class Instalments:
         funded = self._session().funded_rows
         if funded is None or self._task is not None or self._refused_at == funded:
             return
-        if funded < self._rows_max and funded - position <= INSTALMENTS_TOKENS[0] // 2:
+        if funded < self._rows_max and funded - position <= self._instalment_tokens // 2:
             self._task = asyncio.create_task(self._ask_ahead())
 
     async def wait_for(self, rows: int) -> None:
@@ -92,6 +92,12 @@ class Instalments:
             self._task = None
 
     @property
+    def _instalment_tokens(self) -> int:
+        """What the answer began with; the last one is as short as its bound asks for."""
+        assert self._request.funded_tokens is not None, "an answer that is paid for as it comes"
+        return self._request.funded_tokens
+
+    @property
     def _rows_max(self) -> int:
         return self._request.capacity_tokens
 
@@ -110,7 +116,7 @@ class Instalments:
 
         `mends`: nobody else waits for a result and would see that a hop is lost.
         """
-        *larger, least = INSTALMENTS_TOKENS
+        *larger, least = (self._instalment_tokens, *smaller_instalments(self._instalment_tokens))
         for tokens in larger:
             try:
                 await self._extend_by(tokens, mends=mends)

@@ -153,7 +153,9 @@ class LiveSession:
         """
         while True:
             try:
-                return await self._session.receive_result()
+                result = await self._session.receive_result()
+                self._instalments.look_ahead(self.position)  # a loop sends nothing for long
+                return result
             except HopFailed as error:
                 async with self._lock:
                     if self._session.lost:  # else somebody was first

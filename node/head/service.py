@@ -16,7 +16,7 @@ from node.head.models import HeadModel
 from node.head.prefix import Prefix, PrefixSecret
 from node.head.record import SessionRecord
 from node.head.session import RouteSession
-from node.router.base import INSTALMENTS_TOKENS, RoutePlan, Router, RouteRequest
+from node.router.base import INSTALMENT_TOKENS, RoutePlan, Router, RouteRequest
 from protocol.errors import HopFailed, NoRoute
 from protocol.identity import PeerId
 from protocol.tensor import WireDtype
@@ -46,7 +46,10 @@ class HeadService:
         wire_dtype: WireDtype,
         sealed: bool = True,
         reuses_prefixes: bool = True,
+        instalment_tokens: int = INSTALMENT_TOKENS,
     ) -> None:
+        """`instalment_tokens`: what of a long answer is paid for at once."""
+        self._instalment_tokens = instalment_tokens
         self._host = host
         self._router = router
         self._models: Mapping[str, HeadModel] = {m.manifest.name: m for m in models}
@@ -209,7 +212,7 @@ class HeadService:
         return Prefix(root, prompt.tokens)
 
     def _route_request(self, prompt: Prompt, denied: tuple[PeerId, ...]) -> RouteRequest:
-        funded = _first_instalment(prompt)
+        funded = _first_instalment(prompt, self._instalment_tokens)
         drafted_of = prompt.max_tokens if funded is None else funded
         return RouteRequest(
             manifest=prompt.model.manifest,
@@ -241,13 +244,12 @@ def _prompt_tokens(model: HeadModel, request: AnswerRequest) -> list[int]:
     return model.tokenizer.encode(model.template.render(request.messages))
 
 
-def _first_instalment(prompt: Prompt) -> int | None:
+def _first_instalment(prompt: Prompt, instalment: int) -> int | None:
     """What of the answer is paid for at first; None: all of it.
 
     Whoever names a small bound means it, and is told at once where the balance does not cover it;
     any other answer mostly ends long before its bound, which would be held for nothing meanwhile.
     """
-    instalment = INSTALMENTS_TOKENS[0]
     if prompt.max_tokens > instalment:
         return instalment
     return prompt.max_tokens if prompt.request.max_tokens is None else None

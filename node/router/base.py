@@ -11,13 +11,30 @@ from protocol.money import Nanos
 from protocol.route import Hop, Route
 from protocol.tensor import WireDtype
 
-__all__ = ["INSTALMENTS_TOKENS", "Availability", "RoutePlan", "RouteRequest", "Router"]
+__all__ = [
+    "INSTALMENT_TOKENS",
+    "Availability",
+    "RoutePlan",
+    "RouteRequest",
+    "Router",
+    "smaller_instalments",
+]
 
 
-INSTALMENTS_TOKENS = (256, 64, 16, 4, 1)
-"""What of an answer is paid for at once, and what where the balance does not cover that. At 10
-tokens a second the first lasts 25 s, so its successor is asked for 12 s ahead and costs one request
-in as long; and an answer that ends early has held an eighth of what 2048 tokens would."""
+INSTALMENT_TOKENS = 256
+"""What of an answer is paid for at once. At 10 tokens a second it lasts 25 s, so its successor is
+asked for 12 s ahead and costs one request in as long; and an answer that ends early has held an
+eighth of what 2048 tokens would."""
+
+
+def smaller_instalments(tokens: int) -> tuple[int, ...]:
+    """What to try where the balance does not cover `tokens`, down to a single one: a few requests
+    more find the last token that is paid for."""
+    smaller = []
+    while tokens > 1:
+        tokens = max(tokens // 4, 1)
+        smaller.append(tokens)
+    return tuple(smaller)
 
 
 @dataclass(frozen=True, slots=True)

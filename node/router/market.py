@@ -12,7 +12,13 @@ from typing import Any
 
 from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
 from node.market_client import MarketClient
-from node.router.base import INSTALMENTS_TOKENS, Availability, RoutePlan, Router, RouteRequest
+from node.router.base import (
+    Availability,
+    RoutePlan,
+    Router,
+    RouteRequest,
+    smaller_instalments,
+)
 from node.router.funds import FUNDS_IN_FLIGHT, FundsQueue
 from node.router.granted import check_lease, hops_of
 from protocol.envelope import open_envelope
@@ -247,9 +253,7 @@ def _smaller(request: RouteRequest) -> list[RouteRequest]:
     wanted = [request, undrafted] if request.drafted_tokens else [request]
     if (funded := request.funded_tokens) is not None:
         wanted += [
-            replace(undrafted, funded_tokens=tokens)
-            for tokens in INSTALMENTS_TOKENS
-            if tokens < funded
+            replace(undrafted, funded_tokens=tokens) for tokens in smaller_instalments(funded)
         ]
     return wanted
 

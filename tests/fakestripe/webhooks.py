@@ -24,7 +24,7 @@ Post = Callable[[bytes, dict[str, str]], int]
 """Body and headers to the answer's status; raises where there is no answer."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Delivery:
     event: Object
     due_s: int

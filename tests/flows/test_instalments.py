@@ -2,19 +2,50 @@
 
 import asyncio
 import secrets
+import sqlite3
+import sys
+from pathlib import Path
 
-import openai
 import pytest
+import pytest_asyncio
 
+from node.cli.demo.pool import DemoOptions, start_pool
+from node.cli.demo.processes import Children
 from node.market_client import MarketClient
-from node.router.base import INSTALMENTS_TOKENS
 from protocol.identity import KeyPair
+from tests.flows.conftest import LivePool
 from tests.flows.test_pool import LONG_ANSWER, client_of, settled, unsplit_answer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TOKENS = 2 * INSTALMENTS_TOKENS[0] + 100
-"""An answer of so many is extended twice at least."""
+INSTALMENT = 16
+"""The answer has 148 tokens: it is extended again and again."""
+DECODE_RATE = 20_000_000_000
+"""Dear, so that the least top-up pays for a part of the answer only: some 60 tokens."""
+TOPUP_MIN_NANOS = 10**7
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(tmp_path_factory):
+    """Three dear providers, and a gateway that pays in small instalments."""
+    directory = Path(tmp_path_factory.mktemp("pool"))
+    children = Children(directory, lambda line: sys.stderr.write(f"{line}\n"))
+    options = DemoOptions(
+        nodes=3, model="piecework/tiny", prompt="", engines="auto", exact=True,
+        provider_options=("--decode-rate", str(DECODE_RATE)),
+        gateway_options=("--instalment-tokens", str(INSTALMENT)),
+    )  # fmt: skip
+    try:
+        yield LivePool(
+            await start_pool(options, directory, children, lambda _: None), children, directory
+        )
+    finally:
+        await children.stop()
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return unsplit_answer(LONG_ANSWER, 1024)
 
 
 async def key_with(live, nanos) -> str:
@@ -26,6 +57,11 @@ async def key_with(live, nanos) -> str:
         return key
 
 
+async def balance_of(live, key) -> dict:
+    async with MarketClient(live.pool.market_url, KeyPair.generate()) as client:
+        return (await client.account(key))["balance"]
+
+
 async def ask(live, key=None, **options):
     async with client_of(live, key) as client:
         return await client.chat.completions.create(
@@ -35,32 +71,61 @@ async def ask(live, key=None, **options):
         )
 
 
-async def test_an_extended_answer_is_that_of_the_unsplit_model(live):
-    drawn = {"temperature": 2.0, "seed": 1}
-    answer = await ask(live, max_tokens=TOKENS, **drawn)
-    session = await settled(live, answer.model_extra["piecework"]["session_id"])
-    assert answer.usage.completion_tokens > INSTALMENTS_TOKENS[0]
-    assert session["status"] == "settled"
-    assert "stopped_by" not in answer.model_extra["piecework"]
-    again = await ask(live, max_tokens=INSTALMENTS_TOKENS[0], **drawn)
-    text = again.choices[0].message.content
-    assert answer.choices[0].message.content.startswith(text[:-8])
+def parts_of(live, session_id) -> int:
+    """How often money was held for a session."""
+    path = live.directory / "market" / "marketplace.sqlite"
+    books = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        query = (
+            "select sum(parts) from ledger_hold join market_session_hold using (hold_id)"
+            " where session_id = ?"
+        )
+        return books.execute(query, [bytes.fromhex(session_id)]).fetchone()[0]
+    finally:
+        books.close()
 
 
-async def test_without_max_tokens_the_greedy_answer_is_the_same(live):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole(live):
+    """An answer to its end, and its session once it is settled."""
     answer = await ask(live)
-    expected = unsplit_answer(LONG_ANSWER, 1024)
+    return answer, await settled(live, answer.model_extra["piecework"]["session_id"])
+
+
+async def test_without_max_tokens_the_answer_is_that_of_the_unsplit_model(live, whole, expected):
+    answer, session = whole
     assert answer.choices[0].message.content == expected
-    session = await settled(live, answer.model_extra["piecework"]["session_id"])
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens > 8 * INSTALMENT
+    assert "stopped_by" not in answer.model_extra["piecework"]
+    assert parts_of(live, session["session_id"]) >= 8
     earned = sum(hop["earned_nanos"] for hop in session["hops"])
     assert session["charged_nanos"] == earned + session["fee_nanos"] > 0
 
 
-async def test_many_answers_without_a_bound_run_on_a_balance_for_few_holds(live):
-    whole = await ask(live)
-    session = await settled(live, whole.model_extra["piecework"]["session_id"])
-    key = await key_with(live, max(10**7, 8 * session["charged_nanos"]))
-    answers = await asyncio.gather(*(ask(live, key) for _ in range(4)), return_exceptions=True)
-    assert not [a for a in answers if isinstance(a, openai.APIError)], answers
-    texts = {answer.choices[0].message.content for answer in answers}
-    assert texts == {whole.choices[0].message.content}
+async def test_an_answer_ends_where_the_money_does(live, expected):
+    key = await key_with(live, TOPUP_MIN_NANOS)
+    answer = await ask(live, key)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.model_extra["piecework"]["stopped_by"] == "insufficient_funds"
+    text = answer.choices[0].message.content
+    assert expected.startswith(text)
+    assert text != expected
+    assert answer.usage.completion_tokens > 2 * INSTALMENT
+    session = await settled(live, answer.model_extra["piecework"]["session_id"], key=key)
+    earned = sum(hop["earned_nanos"] for hop in session["hops"])
+    balance = await balance_of(live, key)
+    assert session["charged_nanos"] == earned + session["fee_nanos"] > 0
+    assert balance["held_nanos"] == 0
+    assert 0 <= balance["posted_nanos"] == TOPUP_MIN_NANOS - session["charged_nanos"]
+    # of the rest most was held for drafts that turned out right, or were not made
+    assert balance["posted_nanos"] < TOPUP_MIN_NANOS // 2
+
+
+async def test_answers_at_once_share_what_there_is(live, whole, expected):
+    """The price of two answers, and two at once, neither of which says how long it will be."""
+    _, session = whole
+    key = await key_with(live, 5 * session["charged_nanos"] // 2)
+    answers = await asyncio.gather(*(ask(live, key) for _ in range(2)))
+    assert [answer.choices[0].message.content for answer in answers] == [expected] * 2
+    assert (await balance_of(live, key))["posted_nanos"] >= 0

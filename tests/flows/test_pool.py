@@ -46,10 +46,10 @@ async def market_client(live):
     return MarketClient(live.pool.market_url, KeyPair.generate())
 
 
-async def settled(live, session_id, *, timeout_s=20.0):
+async def settled(live, session_id, *, key=None, timeout_s=20.0):
     async with await market_client(live) as client, asyncio.timeout(timeout_s):
         while True:
-            session = await client.session(session_id, live.pool.api_key)
+            session = await client.session(session_id, key or live.pool.api_key)
             if session["status"] in ("settled", "released"):
                 return session
             await asyncio.sleep(0.1)

@@ -69,11 +69,12 @@ LAYERS = 2
 OUT = payload_hash(b"out")
 
 
-def a_hop(*, window=None, credit=None, ready=True, **fields) -> HopSession:
+def a_hop(*, window=None, credit=None, work_max=None, ready=True, **fields) -> HopSession:
     """Hop 1 of three, on a sealed route."""
     hop = HopSession(
-        an_open(1, **fields), hidden_size=HIDDEN, window_tokens=window, credit_tokens=credit
-    )
+        an_open(1, **fields), hidden_size=HIDDEN, window_tokens=window, credit_tokens=credit,
+        work_max=work_max,
+    )  # fmt: skip
     if ready:
         hop.ready()
     return hop

@@ -43,9 +43,7 @@ class TestLease:
 
 
 def funded_head(rows):
-    head = a_head()
-    head.funded_rows = rows
-    return head
+    return a_head(funded_rows=rows)
 
 
 class TestHead:
@@ -81,9 +79,7 @@ class TestHead:
 
 class TestHop:
     def hop(self, rows):
-        hop = a_hop(window=100, credit=100)
-        hop._work_max = Work(rows * LAYERS, 0, 10**6, 10**6)
-        return hop
+        return a_hop(window=100, credit=100, work_max=Work(rows * LAYERS, 0, 10**6, 10**6))
 
     def test_a_row_beyond_the_lease_is_not_run(self):
         hop = self.hop(5)

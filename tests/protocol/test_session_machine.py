@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocol.errors import LocalProtocolError
-from protocol.frame import Meter, Opened, Replay, Result, Step, Truncate, decode_frame
+from protocol.frame import Extended, Meter, Opened, Replay, Result, Step, Truncate, decode_frame
 from protocol.session import SessionState
 from tests.protocol.toy_head import LIVING
 from tests.protocol.toy_world import Plan, World
@@ -23,6 +23,8 @@ PICKS = st.binary(min_size=4, max_size=40)
 """Each byte says which of all that can happen does."""
 WINDOWS = st.sampled_from([(None, None), (1, 1), (3, 3), (4, 40)])
 LOGS = st.sampled_from([(10_000,), (6, 10_000), (10_000, 4, 9), (3,)])
+FUNDED = st.sampled_from([None, None, 0, 3, 20])
+"""Rows beyond the prompt that are paid for at first; None: all."""
 FAULTS = (
     "dies", "stalls", "is given up", "loses a link", "sends twice", "is stood by", "is not heard",
 )  # fmt: skip
@@ -35,11 +37,12 @@ class SessionMachine(RuleBasedStateMachine):
     @initialize(
         hop_count=st.integers(1, 4), sealed=st.booleans(), money=WINDOWS, log_rows=LOGS,
         prompt_rows=st.integers(1, 12), capacity=st.sampled_from([16, 60]), opens=st.booleans(),
+        funded=FUNDED,
     )  # fmt: skip
-    def begin(self, hop_count, sealed, money, log_rows, prompt_rows, capacity, opens):
+    def begin(self, hop_count, sealed, money, log_rows, prompt_rows, capacity, opens, funded):
         plan = Plan(
             hop_count, sealed, *money, prompt_rows=prompt_rows, log_rows=log_rows,
-            capacity=capacity,
+            capacity=capacity, funded=None if funded is None else prompt_rows + funded,
         )  # fmt: skip
         self.start(plan, opens)
 
@@ -72,6 +75,13 @@ class SessionMachine(RuleBasedStateMachine):
             else:
                 self.world.happen([number])
 
+    @precondition(lambda self: self.head.session.funded_rows is not None)
+    @rule(rows=st.integers(1, 12), picks=PICKS)
+    def pay_for_more(self, rows, picks):
+        """Between any deliveries, so that a repair may come before all hops have confirmed it."""
+        self.head.extend(rows)
+        self.world.happen(picks)
+
     @precondition(lambda self: self.head.state is SessionState.READY)
     @rule(back=st.integers(0, 6))
     def truncate(self, back):
@@ -98,7 +108,8 @@ class SessionMachine(RuleBasedStateMachine):
                 self._double_frame(which)
             case "is not heard":
                 self._do_not_hear(which, kept)
-            case "is stood by" if len(self.head.hops) > 1:
+            # nobody is kept warm on a route that is paid for
+            case "is stood by" if len(self.head.hops) > 1 and self.world.plan.funded is None:
                 self.head.repair(standby_of=1 + which % (len(self.head.hops) - 1))
 
     @rule(which=NUMBERS)
@@ -137,7 +148,15 @@ class SessionMachine(RuleBasedStateMachine):
 
     def _double_frame(self, which: int):
         """The head doubles nothing; a result that another step may take as its own is a lie."""
-        kinds = (Step, Replay, Truncate, Opened, Meter, *[Result] * (self.head.truncations == 0))
+        kinds = (
+            Step,
+            Replay,
+            Truncate,
+            Opened,
+            Meter,
+            Extended,
+            *[Result] * (self.head.truncations == 0),
+        )
         kind = kinds[which % len(kinds)]
         for end in self.world.busy_ends():
             if end.other.owner is not self.head:
@@ -154,6 +173,15 @@ class SessionMachine(RuleBasedStateMachine):
                 if hop.session is not None:
                     assert hop.session.tokens_paid <= hop.session.carried.tokens
 
+    @invariant()
+    def no_row_is_sent_beyond_what_every_hop_has_confirmed(self):
+        if hasattr(self, "world") and (funded := self.head.session.funded_rows) is not None:
+            assert self.head.session.position <= funded
+            for hop in self.head.hops:
+                if hop.session is not None:
+                    assert hop.funded_rows >= funded
+                    assert hop.session.position <= funded
+
     def teardown(self):
         if hasattr(self, "world") and sys.exc_info()[0] is None:
             self.world.finish()
@@ -165,12 +193,13 @@ class EarlierRowsMachine(SessionMachine):
     @initialize(
         hop_count=st.integers(1, 3), sealed=st.booleans(), money=WINDOWS, log_rows=LOGS,
         prompt_rows=st.integers(130, 136), opens=st.booleans(),
-        cached=st.tuples(*[st.integers(0, 2)] * 3),
+        cached=st.tuples(*[st.integers(0, 2)] * 3), funded=FUNDED,
     )  # fmt: skip
-    def begin(self, hop_count, sealed, money, log_rows, prompt_rows, opens, cached):
+    def begin(self, hop_count, sealed, money, log_rows, prompt_rows, opens, cached, funded):
         plan = Plan(
             hop_count, sealed, *money, prompt_rows=prompt_rows, log_rows=log_rows,
             capacity=180, cached=cached[:hop_count],
+            funded=None if funded is None else prompt_rows + funded,
         )  # fmt: skip
         self.start(plan, opens)
 

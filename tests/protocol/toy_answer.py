@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from protocol.frame import Result, Step, StepKind
-from protocol.head_session import StepTicket
 from protocol.session import STEPS_IN_FLIGHT_MAX, SessionState
 from protocol.tensor import payload_hash
+from protocol.tickets import StepTicket
 from tests.protocol.toy_head import SESSION, ToyHead
 from tests.protocol.toy_model import (
     DTYPE,
@@ -41,17 +41,23 @@ class ToyAnswer(ToyHead):
         return is_ready and self.looping_from is None
 
     @property
+    def capacity(self) -> int:
+        """Rows that may be sent now."""
+        funded = self.session.funded_rows
+        return self._capacity if funded is None else min(self._capacity, funded)
+
+    @property
     def can_step(self) -> bool:
         return self.can_truncate and self.session.in_flight < STEPS_IN_FLIGHT_MAX
 
     def step(self, count: int, right: Sequence[bool], wanted: int = 0) -> None:
         """Send the next rows: of the prompt, else the last token and drafts, `right` or wrong."""
         start = self.session.position
-        count = min(count, self._capacity - start)
+        count = min(count, self.capacity - start)
         if not self.can_step or count <= 0:
             return
         if start < self.prompt_rows:
-            rows = count * max(1, self.prompt_rows // 8)
+            rows = min(count * max(1, self.prompt_rows // 8), self.capacity - start)
             tokens = self.truth.prefix(self.prompt_rows)[start : start + rows]
             ends_prompt = start + len(tokens) == self.prompt_rows
             self._send(StepKind.PREFILL, tokens, max(int(ends_prompt), min(wanted, len(tokens))))
@@ -71,9 +77,11 @@ class ToyAnswer(ToyHead):
             self._sealed
             or not self.can_step
             or not is_right
-            or not (self.prompt_rows - 1 <= start < min(self.known, self._capacity))
+            or not (self.prompt_rows - 1 <= start < min(self.known, self.capacity))
         ):
             return
+        if self.session.funded_rows is not None:
+            count = min(count, self.capacity - start - 1)
         self.looping_from = start
         self._send(StepKind.DECODE, [self.truth[start]], 1, loop=count)
 

@@ -10,6 +10,8 @@ from protocol.errors import ErrorCode, RemoteProtocolError
 from protocol.frame import (
     Attach,
     ErrorFrame,
+    Extend,
+    Extended,
     Frame,
     Meter,
     Open,
@@ -17,13 +19,15 @@ from protocol.frame import (
     ReceiptFrame,
     Result,
 )  # fmt: skip
-from protocol.head_session import HeadSession, StepTicket
+from protocol.head_session import HeadSession
 from protocol.identity import PeerId
 from protocol.limits import PREFIX_BLOCK_TOKENS
 from protocol.record import encode_canonical
 from protocol.route import Hop, Route, Span
 from protocol.session import SessionState
+from protocol.tickets import StepTicket
 from tests.protocol.toy_frames import replays
+from tests.protocol.toy_funding import lease_of
 from tests.protocol.toy_hop import ToyHop
 from tests.protocol.toy_model import (
     DTYPE,
@@ -58,6 +62,7 @@ class ToyHead:
         sealed: bool,
         metered: bool,
         prefix_blocks: int = 0,
+        funded_rows: int | None = None,
     ) -> None:
         self.peer = peer
         self.deaf_to: ToyHop | None = None
@@ -81,13 +86,14 @@ class ToyHead:
         self._spawn, self._connect = spawn, connect
         self._capacity = capacity
         self._sealed = sealed
+        self._leased_rows = funded_rows or 0
         self._forget: frozenset[int] = frozenset()
         self._prefix = tuple(bytes([n]) * 16 for n in range(prefix_blocks))
         self.standby: tuple[int, ToyHop, End] | None = None
         self.hops = [spawn(index) for index in range(len(spans))]
         self.session = HeadSession(
             SESSION, self._route(), hidden_size=HIDDEN, wire_dtype=DTYPE, metered=metered,
-            prefix_blocks=prefix_blocks,
+            prefix_blocks=prefix_blocks, funded_rows=funded_rows,
         )  # fmt: skip
         self.ends = [self._reach(hop) for hop in self.hops]
         """Streams to the hops; rows go to hop 0 on a link of its own, made anew in every epoch."""
@@ -161,7 +167,8 @@ class ToyHead:
             previous=peers[index - 1] if index else self.peer,
             next=peers[index + 1] if index < last else self.peer,
             next_addresses=(), manifest_hash=bytes(32), span=self._spans[index], wire_dtype=DTYPE,
-            sealed=self._sealed, capacity_tokens=self._capacity, sampling=None, lease=None,
+            sealed=self._sealed, capacity_tokens=self._capacity, sampling=None,
+            lease=lease_of(self.session.funded_rows),
             prefix=self._prefix if self.session.epoch == 0 else (), resume=self.session.resume,
             steps=steps, forget=index in self._forget, standby=standby,
             mirror=None if standby else mirror,
@@ -237,6 +244,8 @@ class ToyHead:
                     self.take_rows(ticket, frame)
             case Meter():
                 self.session.accept_meter(index, frame)
+            case Extended():
+                self.session.accept_extended(index, frame)
             case ErrorFrame() if self.state in LIVING and frame.epoch == self.session.epoch:
                 self.is_troubled = True
                 peers = [hop.peer for hop in self.hops]
@@ -256,6 +265,17 @@ class ToyHead:
             self.close()
 
     # --- money, and the end
+
+    def extend(self, rows: int) -> None:
+        """Pay every hop of the route for so many rows more, as far as the session goes."""
+        funded = self.session.funded_rows
+        if funded is None or self.state is not SessionState.READY:
+            return
+        # a lease that was granted and overtaken by a repair is not taken back
+        total = self._leased_rows = max(self._leased_rows, min(funded + rows, self._capacity))
+        self.session.send_extend(total, [total] * len(self.hops))
+        for end in self.ends:
+            end.send(Extend(SESSION, lease_of(total)))
 
     def _count(self, count: int) -> None:
         """A result has come: its rows may be paid for at every hop, and with the first, replays."""

@@ -12,6 +12,8 @@ from protocol.frame import (
     Attach,
     Close,
     ErrorFrame,
+    Extend,
+    Extended,
     Frame,
     LinkRole,
     Meter,
@@ -28,6 +30,7 @@ from protocol.record import decode_canonical
 from protocol.session import SessionState
 from protocol.tensor import payload_hash
 from tests.protocol.toy_frames import fed_on, passed_on, replays
+from tests.protocol.toy_funding import funded_by, work_of
 from tests.protocol.toy_links import ToyLinks
 from tests.protocol.toy_model import (
     HIDDEN,
@@ -63,6 +66,8 @@ class ToyHop:
         self.queue: deque[Step | Replay | Truncate] = deque()
         """Accepted and not yet run."""
         self.ends: list[End] = []
+        self.funded_rows: int | None = None
+        """What its lease pays for; None: all."""
         self._connect = connect
         self._log = ToyLog(log_rows)
         self._earlier = earlier
@@ -144,7 +149,10 @@ class ToyHop:
     def _take_open(self, request: Open) -> None:
         self.queue.clear()
         if self.session is None:
-            self.session = HopSession(request, hidden_size=HIDDEN, **self._money)
+            self.funded_rows = funded_by(request.lease)
+            self.session = HopSession(
+                request, hidden_size=HIDDEN, work_max=work_of(self.funded_rows), **self._money
+            )
             self._engine = ToyEngine(request.span)
             self._engine.run(0, self._earlier)
             self._rows = self._engine.rows
@@ -189,10 +197,17 @@ class ToyHop:
                 self._take_open(frame)
             case ReceiptFrame():
                 self._take_receipt(decode_canonical(frame.receipt))
+            case Extend():
+                self._extend(funded_by(frame.lease))
             case Close():
                 self._take_close(frame)
             case _:
                 raise AssertionError(f"the head does not send {frame} here")
+
+    def _extend(self, rows: int) -> None:
+        self.session.accept_extend(work_of(rows))
+        self.funded_rows = rows
+        self._head.send(Extended(self.session.open.session_id, rows))
 
     def _take_receipt(self, receipt: dict) -> None:
         assert receipt["steps"] <= self.session.carried.steps
@@ -224,6 +239,9 @@ class ToyHop:
             case _:
                 raise AssertionError(f"nobody sends {frame}")
         if is_live:
+            if self.funded_rows is not None and not isinstance(frame, Truncate):
+                assert frame.position + frame.count <= self.funded_rows, "it is not paid for"
+                self.session.check_covered(frame)
             self.queue.append(frame)
 
     # --- work

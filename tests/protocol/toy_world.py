@@ -34,6 +34,8 @@ class Plan:
     capacity: int = 60
     log_rows: tuple[int, ...] = (10_000,)
     """How much the log of each hop holds, in turn."""
+    funded: int | None = None
+    """Rows that are paid for at first; None: all."""
     cached: tuple[int, ...] = ()
 
 
@@ -53,7 +55,7 @@ class World:
             PEERS[0], Truth(prompt, spans, sealed=plan.sealed), spans, spawn=self._spawn,
             connect=self.connect, prompt_rows=plan.prompt_rows, capacity=plan.capacity,
             sealed=plan.sealed, metered=plan.window is not None,
-            prefix_blocks=max(plan.cached, default=0),
+            prefix_blocks=max(plan.cached, default=0), funded_rows=plan.funded,
         )  # fmt: skip
 
     def connect(self, opener: Party, peer: PeerId, *, is_link: bool) -> End:
@@ -126,6 +128,9 @@ class World:
         # beyond what a hop does on credit: so payment must go on too
         goal = max(head.known, head.session.position) + 2 + (self.plan.credit or 0)
         while (before := head.session.position) < min(goal, self.plan.capacity):
+            if head.session.position == head.capacity:
+                head.extend(8)
+                self.recover()
             head.step(1, [True])
             self.recover()
             assert head.session.in_flight == 0

@@ -40,6 +40,9 @@ class DemoOptions:
     keep: bool = False
     wire_dtype: WireDtype | None = None
     """None: fp32 where `exact`, else bf16."""
+    provider_options: tuple[str, ...] = ()
+    gateway_options: tuple[str, ...] = ()
+    """Further arguments of their commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ async def start_pool(
     await children.start(
         "gateway", "piecework", "gateway", "--market", market_url, "--model", options.model,
         "--port", str(api_port), "--home", str(directory / "gateway"), "--listen", "127.0.0.1",
-        "--compute", dtype, "--wire", wire_dtype,
+        "--compute", dtype, "--wire", wire_dtype, *options.gateway_options,
     )  # fmt: skip
     note("loading the spans")
     for index, home in enumerate(homes):
@@ -116,7 +119,7 @@ async def _start_provider(
         name, "piecework", "join", "--market", market_url, "--model", options.model,
         "--memory", f"{-(-memory // 1024)}K", "--home", str(home), "--backend", backend,
         "--kv-tokens", str(KV_TOKENS), "--listen", "127.0.0.1", "--threads", "1",
-        "--compute", dtype,
+        "--compute", dtype, *options.provider_options,
     )  # fmt: skip
     await children.wait_until(name, _knows_span, "span", timeout_s=NODE_TIMEOUT_S)
 

@@ -105,6 +105,13 @@ class Flight:
         return self._end - self.confirmed
 
     @property
+    def loop_tokens(self) -> int:
+        """Tokens that the answer may still have and whose rows are paid for: all a loop may add."""
+        if self._funded_rows is None:
+            return self.remaining
+        return max(min(self.remaining, self._funded_rows - self._sent), 0)
+
+    @property
     def room(self) -> int:
         """Drafted tokens that may be sent now: no row is sent whose draw nobody could use."""
         room = self._end - 1 - len(self.branch)

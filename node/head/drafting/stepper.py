@@ -144,7 +144,7 @@ class Stepper:
         if offers and offers[0].explores:
             return 0
         source, count = (offers[0].source, offers[0].count) if offers else ("", 0)
-        return self._pace.loop(source, count, self._flight.remaining)
+        return self._pace.loop(source, count, self._flight.loop_tokens)
 
     async def _further_step(self) -> NextStep | None:
         # a place is kept free for the step that must follow when all of these turn out void

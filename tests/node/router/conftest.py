@@ -1,5 +1,5 @@
-"""A marketplace in this process, for routers that buy from it."""
+"""A marketplace in this process, for the router that buys from one."""
 
-from tests.marketplace.conftest import home, world
+from tests.marketplace.conftest import database_url, home, world
 
-__all__ = ["home", "world"]
+__all__ = ["database_url", "home", "world"]

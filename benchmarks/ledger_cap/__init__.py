@@ -1,0 +1,1 @@
+"""The cap benchmark: see `__main__.py`."""
