@@ -83,6 +83,7 @@ def serve(
     import uvicorn
 
     from marketplace.app import create_app
+    from marketplace.collecting import freeze_startup
     from marketplace.jobs import JOBS
 
     logging.basicConfig(
@@ -104,6 +105,7 @@ def serve(
             application, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S
         )
     )
+    freeze_startup()
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one stops it; all is drained
         server.run(sockets=[listener])
     if not server.started:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from ledger.errors import ForkDetected
+from marketplace.collecting import freeze_startup
 from marketplace.market import Market
 from marketplace.worker import Job, Worker
 
@@ -15,6 +16,7 @@ __all__ = ["run_jobs"]
 async def run_jobs(market: Market, jobs: Sequence[Job]) -> None:
     """Until SIGTERM or SIGINT; a turn under way is finished. Raises ForkDetected on a fork."""
     market.database.upgrade()
+    freeze_startup()
     stop, forked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

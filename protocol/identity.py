@@ -7,8 +7,9 @@ The PeerId is the base58btc text of an identity multihash over the protobuf-enco
 from dataclasses import dataclass
 from typing import Final
 
+from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
-from nacl.signing import SigningKey, VerifyKey
+from nacl.signing import SigningKey
 
 from protocol.errors import RemoteProtocolError, SignatureInvalid
 
@@ -96,7 +97,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
     if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         raise SignatureInvalid("The key or the signature has the wrong length.")
     try:
-        VerifyKey(public_key).verify(message, signature)
+        crypto_sign_open(signature + message, public_key)
     except BadSignatureError:
         raise SignatureInvalid("The signature does not match the signed bytes.") from None
 

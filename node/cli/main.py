@@ -167,7 +167,7 @@ def gateway(
     listen_port: PortOption = 0,
     relay: RelayOption = None,
     instalment_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of a long answer that are paid for at once.")
+        int, typer.Option(min=16, help="Tokens of a long answer that are paid for at once.")
     ] = 256,
 ) -> None:
     """Sell the pool to any OpenAI client: HTTP in, sessions out. Ctrl-C drains and leaves."""

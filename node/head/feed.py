@@ -2,12 +2,14 @@
 
 import time
 
+import numpy as np
+
 from node.head.ends import Ends
 from node.head.hops import RouteHops
 from node.head.prefix import Prefix
 from node.head.record import SentStep, SessionRecord
 from node.head.standbys import Standbys
-from protocol.frame import Replay, Step, StepKind
+from protocol.frame import Replay, Result, Step, StepKind
 from protocol.head_session import HeadSession
 from protocol.tensor import payload_hash
 
@@ -58,6 +60,12 @@ class Feed:
         if self._prefix is not None:
             self._prefix.record(position, step.tokens)
         standbys.sent(position + len(step.tokens))
+
+    def follow(self, loop: int, result: Result, standbys: Standbys) -> None:
+        """The last hop has sent on what it drew: a row like any other. `loop`: its step's."""
+        (token,) = np.frombuffer(result.payload, dtype="<i4").tolist()
+        fed = SentStep(StepKind.DECODE, result.payload, (token,), 1, None, loop - 1)
+        self.note(self._session.position - 1, fed, standbys)
 
     async def bring_up(self, hops: RouteHops, standbys: Standbys) -> None:
         """A later epoch is open: replay to hop 0 what it lacks, and send again what is missing."""

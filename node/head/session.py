@@ -2,18 +2,16 @@
 
 Results come on the last hop's stream, in the order of the steps. When a hop is lost the steps under
 way are kept, and `repair` takes the session to its next epoch with another hop in that place: what
-is under way is then sent again. Who decides on repairs is `repair.py`.
+is under way is then sent again. Who decides on repairs is `live_session.py`.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from node.head.ends import Ends
+from node.head.extension import Extension
 from node.head.feed import Feed
 from node.head.hops import RouteHops
 from node.head.opening import Opening, Resumption
@@ -24,16 +22,7 @@ from node.head.record import SentStep, SessionRecord
 from node.head.standbys import Standbys
 from node.router.base import RoutePlan
 from protocol.errors import ErrorCode, HopFailed, RemoteProtocolError, SessionError
-from protocol.frame import (
-    Ack,
-    Extend,
-    Extended,
-    Frame,
-    Meter,
-    Opened,
-    Result,
-    StepKind,
-)
+from protocol.frame import Ack, Extended, Frame, Meter, Opened, Result, StepKind
 from protocol.head_session import HeadSession
 from protocol.model import ModelManifest
 from protocol.route import Hop
@@ -47,7 +36,6 @@ __all__ = ["RouteSession"]
 REPAIR_OPEN_TIMEOUT_S = 6.0
 """From the OPENs of a repair until every hop has its links: silent hops are found out sooner."""
 
-logger = logging.getLogger(__name__)
 _OVER = (SessionState.CLOSING, SessionState.CLOSED, SessionState.FAILED)
 
 
@@ -84,9 +72,6 @@ class RouteSession:
             resume=resume,
             funded_rows=plan.funded_rows,
         )
-        self._extending: RoutePlan | None = None
-        self._extended: asyncio.Future[bool] | None = None
-        """Whether every hop has confirmed the extension under way, or a repair came first."""
         self.record = record or SessionRecord()
         self._feed = Feed(
             self._session, self.record, ends, prefix, hidden_size=manifest.hidden_size
@@ -104,6 +89,7 @@ class RouteSession:
         if plan.payer_key is not None:
             payer = Payer(plan.payer_key, plan.leases)
             self._receipts = Receipts(self._session, self._hops, payer)
+        self._extension = Extension(self._session, self._hops, self._receipts)
 
     @property
     def plan(self) -> RoutePlan:
@@ -191,22 +177,7 @@ class RouteSession:
 
         The future says True when all have confirmed it, False where a repair or the end came first.
         """
-        assert plan.funded_rows is not None
-        self._drop_extension()
-        amounts = [lease.amount_nanos_max for lease in plan.leases]
-        self._session.send_extend(plan.funded_rows, amounts)
-        self._extended = asyncio.get_running_loop().create_future()
-        # what is funded is only said of the plan once it is confirmed: a repair asks for as much
-        confirmed = replace(
-            plan, funded_rows=self.plan.funded_rows, spare_rows=self.plan.spare_rows
-        )
-        self._hops.plan, self._extending = confirmed, plan
-        if self._receipts is not None:
-            self._receipts.extend()
-        extended = self._extended
-        for index, envelope in enumerate(plan.lease_envelopes):
-            await self._hops.tell(index, Extend(self._session.session_id, envelope))
-        return extended
+        return await self._extension.tell(plan)
 
     async def send_step(
         self,
@@ -249,12 +220,11 @@ class RouteSession:
 
     async def close(self, *, cancelled: bool) -> None:
         """Tell every hop that it is over, so that it frees its KV. Never raises; call once."""
-        self._drop_extension()
+        self._extension.drop()
         self._hops.stop_watching()
         if self._session.state in _OVER:
             return
-        kept = self._kept()
-        frame = self._session.close(cancelled=cancelled, keep=kept)
+        frame = self._session.close(cancelled=cancelled, keep=self._kept())
         await asyncio.gather(
             self._standbys.close(replace(frame, keep=())),
             *(self._hops.tell(index, frame) for index in self._hops.living),
@@ -281,7 +251,7 @@ class RouteSession:
     async def _next_epoch(
         self, plan: RoutePlan, lost: frozenset[int], forget: frozenset[int]
     ) -> None:
-        self._drop_extension()
+        self._extension.drop()
         steps = self._session.repair(plan.route, lost)
         self._hops.replace(plan, lost)
         self._standbys.adopt(plan.standbys)
@@ -301,22 +271,9 @@ class RouteSession:
             case Ack() if self._receipts is not None:
                 self._receipts.take_ack(index, frame)
             case Extended():
-                if self._session.accept_extended(index, frame):
-                    self._confirm_extension()
+                self._extension.take(index, frame)
             case _:
                 raise RemoteProtocolError(f"A hop does not send {type(frame).__name__} here.")
-
-    def _confirm_extension(self) -> None:
-        """Every hop works up to the new limits: a repair from now on asks for as much."""
-        assert self._extending is not None
-        assert self._extended is not None
-        self._hops.plan = self._extending
-        if not self._extended.done():
-            self._extended.set_result(True)
-
-    def _drop_extension(self) -> None:
-        if self._extended is not None and not self._extended.done():
-            self._extended.set_result(False)
 
     def _take_result(self, frame: Result) -> None:
         is_current = frame.epoch == self._session.epoch
@@ -332,9 +289,7 @@ class RouteSession:
             return
         self.record.arrived(ticket.position)
         if frame.loop:
-            (token,) = np.frombuffer(frame.payload, dtype="<i4").tolist()
-            fed = SentStep(StepKind.DECODE, frame.payload, (token,), 1, None, ticket.loop - 1)
-            self._feed.note(self._session.position - 1, fed, self._standbys)
+            self._feed.follow(ticket.loop, frame, self._standbys)
         self.record.results.append(frame)
 
     def _kept(self) -> tuple[bytes, ...]:

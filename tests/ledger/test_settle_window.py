@@ -95,6 +95,16 @@ class TestWhen:
         with pytest.raises(HoldUnknown):
             mark_closed(session, id_of("hold"))
 
+    def test_only_one_buyers_where_he_is_named(self, session):
+        for name in (BUYER, "another"):
+            fund(session, 100, name=name)
+            Book(session).hold(id_of(name), name, 100, now_s=NOW_S, expires_at_s=NOW_S)
+        late = NOW_S + 1
+        (settled,) = settle_ready(session, now_s=late, limit=9, buyer="another")
+        assert settled.buyer == "another"
+        (rest,) = settle(session, late)
+        assert rest.buyer == BUYER
+
     def test_the_limit_takes_the_longest_due_first(self, session):
         for number in (3, 1, 2):
             fund(session, 100, ref=str(number))

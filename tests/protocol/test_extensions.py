@@ -63,6 +63,12 @@ class TestHead:
         with pytest.raises(LocalProtocolError):
             send(head)
 
+    def test_nor_is_a_loop_begun_that_would_go_beyond(self):
+        head = a_head(sealed=False, funded_rows=4)
+        with pytest.raises(LocalProtocolError, match="paid for"):
+            send(head, loop=4)
+        send(head, loop=3)
+
     def test_an_extension_that_a_repair_overtakes_is_void(self):
         head = funded_head(4)
         head.send_extend(6, [10, 20, 30])

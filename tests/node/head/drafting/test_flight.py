@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.head.drafting.base import Draft
-from node.head.drafting.flight import Flight, Trial
+from node.head.drafting.flight import Flight, Funding, Trial
 from protocol.errors import LocalProtocolError
 
 PROMPT = [3, 1, 4]
@@ -173,6 +173,18 @@ class TestBounds:
         flight.send(flight.fit(Draft((1, 2, 3, 4), "s")))
         flight.accept([8, 8, 8, 8])
         assert flight.room == 0
+
+    def test_neither_drafts_nor_a_loop_go_beyond_what_is_paid_for(self):
+        flight = begun(max_tokens=50, spare_rows=30)
+        rows = len(flight.branch)
+        flight.fund(Funding(rows + 4, 40))
+        assert flight.room == 4
+        # the row that is sent first, and three that the last hop feeds
+        assert flight.loop_tokens == rows + 4 - flight.position
+        flight.fund(Funding(flight.position, 40))
+        assert (flight.room, flight.loop_tokens) == (0, 0)
+        flight.fund(Funding(None, None))
+        assert flight.loop_tokens == flight.remaining
 
     def test_nothing_is_sent_into_a_loop(self):
         flight = begun()
