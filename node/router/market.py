@@ -33,6 +33,8 @@ __all__ = ["MarketRouter"]
 
 EXTENSION_WAIT_S = 5.0
 """An answer that runs waits so long for money in flight; then it ends where it is."""
+QUOTES_MAX = 5
+"""Where a thousand requests come at once, one may wait longer than its quote lives."""
 CLOSE_ATTEMPTS = 3
 """Telling the marketplace that a session is over only frees the buyer's hold sooner."""
 REPLACE_ATTEMPTS = 2
@@ -58,12 +60,22 @@ class MarketRouter(Router):
         *more, least = _smaller(request)
         for wanted in more:
             try:
-                return await self._buy(wanted)
+                return await self._buy_fresh(wanted)
             except PaymentRequired as error:
                 # what is in flight comes back; drafts are not worth the wait
                 if error.code == FUNDS_IN_FLIGHT and not wanted.drafted_tokens:
                     raise
-        return await self._buy(least)
+        return await self._buy_fresh(least)
+
+    async def _buy_fresh(self, request: RouteRequest) -> RoutePlan:
+        """As `_buy`, once more where the quote has expired on its way to the till."""
+        for _ in range(QUOTES_MAX - 1):
+            try:
+                return await self._buy(request)
+            except MarketRefused as error:
+                if error.code != "quote_expired":
+                    raise
+        return await self._buy(request)
 
     async def _buy(self, request: RouteRequest) -> RoutePlan:
         body = {
