@@ -5,14 +5,14 @@ A lane is the watermark of `ledger/lane.py` as a row, beside the lease it belong
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, func, or_, select, update
 
 from ledger.balances import changed_rows
-from ledger.bulk import is_one_of, update_rows
+from ledger.bulk import insert_rows, is_one_of, update_rows
 from ledger.database import Session, metadata
 from ledger.errors import HoldResolved, HoldUnknown, LedgerError
 from ledger.lane import Watermark
@@ -33,6 +33,7 @@ __all__ = [
     "load_leases",
     "move_lanes",
     "open_lane",
+    "open_lanes",
 ]
 
 ROWS_PER_QUERY = 400
@@ -73,32 +74,45 @@ class Lane:
 
 
 def open_lane(session: Session, lease_envelope: bytes, lease: Lease) -> None:
-    """Register a lease when it is issued; the same again is no error.
+    """`open_lanes` for one lease."""
+    open_lanes(session, [(lease_envelope, lease)])
+
+
+def open_lanes(session: Session, leases: Sequence[tuple[bytes, Lease]]) -> None:
+    """Register leases of one hold when they are issued, with their envelopes; the same again is no
+    error.
 
     The hold must cover everything its leases can earn, with the fee on top. Raises HoldUnknown,
-    HoldResolved, or LedgerError if it does not, or if the lease id is taken.
+    HoldResolved, or LedgerError if it does not, if hold or fee differ, or if an id is taken.
     """
-    if _lease_in(lease_envelope) != lease:
+    if any(_lease_in(envelope) != lease for envelope, lease in leases):
         raise LedgerError("The envelope does not hold this lease.")
-    query = select(_LANE.c.lease).where(_LANE.c.lease_id == lease.lease_id)
-    known = session.execute(query).scalar_one_or_none()
-    if known is not None:
-        if known != lease_envelope:
+    ids = [lease.lease_id for _, lease in leases]
+    query = select(_LANE.c.lease_id, _LANE.c.lease).where(_LANE.c.lease_id.in_(ids))
+    known = {row.lease_id: row.lease for row in session.execute(query)}
+    for envelope, lease in leases:
+        if known.get(lease.lease_id, envelope) != envelope:
             raise LedgerError(f"The lease id {lease.lease_id.hex()} is taken by another lease.")
+    new = {lease.lease_id: (envelope, lease) for envelope, lease in leases}
+    new = {lease_id: pair for lease_id, pair in new.items() if lease_id not in known}
+    if not new:
         return
-    _lease_from_hold(session, lease)
-    values = {
-        "lease_id": lease.lease_id,
-        "hold_id": lease.hold_id,
-        "provider": str(lease.provider),
-        "lease": lease_envelope,
-        "amount_nanos_max": lease.amount_nanos_max,
-        "settle_by_s": lease.settle_by_s,
-        "amount_settled_nanos": 0,
-        "settled": False,
-        **mark_columns(Watermark()),
-    }
-    session.execute(insert(_LANE), values)
+    _lease_from_hold(session, [lease for _, lease in new.values()])
+    rows = [
+        {
+            "lease_id": lease.lease_id,
+            "hold_id": lease.hold_id,
+            "provider": str(lease.provider),
+            "lease": envelope,
+            "amount_nanos_max": lease.amount_nanos_max,
+            "settle_by_s": lease.settle_by_s,
+            "amount_settled_nanos": 0,
+            "settled": False,
+            **mark_columns(Watermark()),
+        }
+        for envelope, lease in new.values()
+    ]
+    insert_rows(session, _LANE, rows)
 
 
 def extend_lane(session: Session, lease_envelope: bytes, lease: Lease) -> None:
@@ -172,13 +186,20 @@ def move_lanes(session: Session, marks: Mapping[bytes, Watermark]) -> None:
     update_rows(session, _LANE, "lease_id", rows)
 
 
-def _lease_from_hold(session: Session, lease: Lease) -> None:
-    """Count the lease against its hold, only if the hold covers it at this very moment."""
-    hold = _lock_hold(session, lease.hold_id)
-    lanes = select(func.count()).select_from(_LANE).where(_LANE.c.hold_id == lease.hold_id)
-    if session.execute(lanes).scalar_one() >= LANES_PER_HOLD_MAX:
+def _lease_from_hold(session: Session, leases: Sequence[Lease]) -> None:
+    """Count the leases against their hold, only if it covers them all at this very moment."""
+    first = leases[0]
+    if any(
+        (lease.hold_id, lease.fee_basis_points) != (first.hold_id, first.fee_basis_points)
+        for lease in leases
+    ):
+        raise LedgerError("Leases that are opened together have one hold and one fee.")
+    hold = _lock_hold(session, first.hold_id)
+    lanes = select(func.count()).select_from(_LANE).where(_LANE.c.hold_id == first.hold_id)
+    if session.execute(lanes).scalar_one() + len(leases) > LANES_PER_HOLD_MAX:
         raise LedgerError(f"A hold backs at most {LANES_PER_HOLD_MAX} leases.")
-    _count_leased(session, hold, lease, lease.amount_nanos_max)
+    last = max(leases, key=lambda lease: lease.settle_by_s)
+    _count_leased(session, hold, last, sum(lease.amount_nanos_max for lease in leases))
 
 
 def _lock_hold(session: Session, hold_id: bytes) -> Row[Any]:
@@ -206,7 +227,7 @@ def _count_leased(session: Session, hold: Row[Any], lease: Lease, more: Nanos) -
             settle_by_s=max(hold.settle_by_s, lease.settle_by_s),
         )
     )
-    if lease.amount_nanos_max > AMOUNT_NANOS_MAX or changed_rows(session, statement) != 1:
+    if more > AMOUNT_NANOS_MAX or changed_rows(session, statement) != 1:
         raise LedgerError(
             f"The hold {lease.hold_id.hex()} does not cover this lease with its fee.",
             hint="Hold the price of all leases with the fee on top; one hold has one fee.",

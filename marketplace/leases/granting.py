@@ -9,7 +9,7 @@ from ledger import errors as ledger_errors
 from ledger.accounts import AccountCode, AccountRef
 from ledger.book import Book
 from ledger.database import Session
-from ledger.receipts import open_lane
+from ledger.lanes import open_lanes
 from marketplace.errors import InsufficientFunds
 from marketplace.keys import budgets
 from marketplace.leases.models import SessionHoldRow, SessionRow
@@ -83,8 +83,8 @@ def grant(session: Session, market: Market, owner: SessionRow, wanted: Grant) ->
         issued_at_s=now_s,
         settle_by_s=row.settle_by_s,
     )
-    for lease in leases_of(wanted.terms, plan, wanted.hops):
-        open_lane(session, seal(lease, market.key).encode(), lease)
+    leases = leases_of(wanted.terms, plan, wanted.hops)
+    open_lanes(session, [(seal(lease, market.key).encode(), lease) for lease in leases])
     return row
 
 

@@ -1,9 +1,10 @@
 """A hold that grows: more is set aside under the same name, and one settlement resolves it all."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from ledger import integrity
 from ledger.book import Book, clearing_of, fee_of
@@ -15,7 +16,8 @@ from ledger.errors import (
     TransferConflict,
 )
 from ledger.invariants import check
-from ledger.lanes import extend_lane, open_lane
+from ledger.lanes import extend_lane, open_lane, open_lanes
+from ledger.models import HoldRow, LaneRow
 from ledger.settle_window import mark_closed, settle_ready
 from protocol.envelope import seal
 from protocol.lease import Lease
@@ -31,6 +33,7 @@ from tests.ledger.world import (
     fund,
     id_of,
     lease_of,
+    leased_hold,
     receipt_of,
 )
 from tests.postgres import both_engines
@@ -195,3 +198,30 @@ class TestExtendLane:
         lane.post_hold(HOLD, 0, [], now_s=NOW_S)
         with pytest.raises(HoldResolved):
             put(session, extended())
+
+
+class TestTogether:
+    """Leases that are opened together are all of one hold, or none is opened."""
+
+    def pairs(self, *leases):
+        return [(seal(lease, MARKET).encode(), lease) for lease in leases]
+
+    def test_all_are_counted_against_the_hold(self, session):
+        leased_hold(session, "hold", [])
+        first, second = lease_of("one", "hold"), lease_of("two", "hold")
+        open_lanes(session, self.pairs(first, second))
+        open_lanes(session, self.pairs(second, first))
+        leased = session.execute(select(HoldRow.leased_nanos)).scalar_one()
+        assert leased == first.amount_nanos_max + second.amount_nanos_max
+
+    def test_two_holds_or_two_fees_are_refused(self, session):
+        leased_hold(session, "hold", [])
+        leased_hold(session, "other", [])
+        one = lease_of("one", "hold")
+        for odd in (
+            lease_of("two", "other"),
+            replace(lease_of("three", "hold"), fee_basis_points=one.fee_basis_points + 1),
+        ):
+            with pytest.raises(LedgerError, match="one hold and one fee"):
+                open_lanes(session, self.pairs(one, odd))
+        assert session.execute(select(LaneRow.lease_id)).all() == []
