@@ -19,6 +19,7 @@ from ledger.bulk import insert_rows
 from ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from ledger.database import Session, insert_missing, metadata
 from ledger.errors import AuditFailed, ForkDetected, LedgerError
+from ledger.failpoint import reach
 from ledger.leaf import Leaf, encode_leaf, kind_of
 from ledger.log_hashes import LogHashes
 from ledger.models import CheckpointRow, LeafRow, LogHeadRow
@@ -113,6 +114,7 @@ class Log:
         values = {"size": frontier.size, "frontier": frontier.encode()}
         if changed_rows(self._session, grown.values(values)) != 1:
             raise LedgerError("Somebody else appended to the log.", hint="Try again.")
+        reach("log.appended")
         return range(start, frontier.size)
 
     def root(self, size: int) -> bytes:
@@ -201,6 +203,7 @@ def publish_checkpoint(session: Session, key: KeyPair, origin: str, now_s: int) 
     if changed_rows(session, moved.values(checkpoint_size=checkpoint.size)) != 1:
         raise LedgerError("Somebody else signed a checkpoint.", hint="Try again.")
     session.execute(insert(_CHECKPOINT), dataclasses.asdict(published))
+    reach("log.signed")
     return published
 
 

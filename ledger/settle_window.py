@@ -19,6 +19,7 @@ from ledger.balances import changed_rows
 from ledger.book import Book, Resolution, fee_of
 from ledger.database import Session, metadata
 from ledger.errors import HoldUnknown
+from ledger.failpoint import reach
 from ledger.lanes import lane_of
 from ledger.leaf import LaneCredit, Leaf, SettlementLeaf
 from ledger.log import Log
@@ -83,6 +84,7 @@ def settle_ready(
     findings = look_for_mismatches(session, whole)
     settled = [_post(hold, lanes[hold.hold_id], findings.parked) for hold in holds]
     Book(session).resolve_all([resolution for resolution, _ in settled], now_s=now_s)
+    reach("settle.resolved")
     leaves: list[Leaf] = [leaf for _, leaf in settled if leaf is not None]
     if findings.mismatches:
         credited = [credit for _, leaf in settled if leaf is not None for credit in leaf.credits]
