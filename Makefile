@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Most tests wait for the timers of a protocol: two at once take half the time.
-WORKERS ?= 2
+# Many tests wait for the timers of a protocol: one more at once than there are cores.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.piecework-installed

@@ -6,14 +6,18 @@ may ask for what a reader would simply wait for: `<!-- jobs -->` runs the market
 """
 
 import contextlib
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 
-__all__ = ["closing", "run_page"]
+from node.cli.demo.pool import DemoPool
+
+__all__ = ["closing", "run_buyers_page", "run_page"]
 
 ROOT = Path(__file__).parents[2]
 _PART = re.compile(
@@ -63,6 +67,21 @@ def run_page(
             # empty lines before the block, so that a traceback names the page's own line
             code = compile("\n" * (line + 1) + part["code"], name, "exec")
             exec(code, names)
+
+
+def run_buyers_page(pool: DemoPool, directory: Path) -> None:
+    """`journey-buyer.md` against a running pool, in a directory that is the process's own."""
+    environment = os.environ | {
+        "MARKET": pool.market_url,
+        "PIECEWORK_HOME": str(directory / "buyer"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    names: dict[str, object] = {
+        "MARKET": pool.market_url,
+        "GATEWAY": pool.base_url.removesuffix("/v1"),
+    }
+    with closing(names):
+        run_page("journey-buyer.md", names, directory, environment=environment)
 
 
 def _run_shell(code: str, directory: Path, environment: Mapping[str, str], where: str) -> None:

@@ -1,12 +1,9 @@
 """The two journeys of docs/guides are programs: they run against real servers, on both engines."""
 
 import asyncio
-import os
 import socket
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -18,7 +15,7 @@ from migrations.run import upgrade
 from node.cli.demo.pool import DemoOptions, start_pool
 from node.cli.demo.processes import Children
 from tests import postgres
-from tests.flows.journeys import closing, run_page
+from tests.flows.journeys import closing, run_buyers_page, run_page
 from tests.marketplace.world import HandClock
 
 DAY_S = 86_400
@@ -82,26 +79,17 @@ def test_a_provider_signs_up_joins_earns_and_is_paid(tmp_path, database_url):
             assert check(session) == []
 
 
-async def test_a_buyer_tops_up_asks_and_verifies_a_receipt_offline(
-    tmp_path, database_url, monkeypatch
-):
-    if database_url:
-        monkeypatch.setenv("PIECEWORK_MARKET_DATABASE_URL", database_url)
+async def test_a_buyer_tops_up_asks_and_verifies_a_receipt_offline(tmp_path, monkeypatch):
+    """On PostgreSQL; `test_pool.py` has the same page on SQLite, with the pool that it starts."""
+    url = postgres.fresh("journey", upgrade)
+    monkeypatch.setenv("PIECEWORK_MARKET_DATABASE_URL", url)
     children = Children(tmp_path, lambda _: None)
     options = DemoOptions(nodes=3, model="piecework/tiny", prompt="", engines="auto", exact=False)
     try:
         pool = await start_pool(options, tmp_path, children, lambda _: None)
-        environment = os.environ | {
-            "MARKET": pool.market_url,
-            "PIECEWORK_HOME": str(tmp_path / "buyer"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
         monkeypatch.chdir(tmp_path)
-        names = {"MARKET": pool.market_url, "GATEWAY": pool.base_url.removesuffix("/v1")}
-        with closing(names):
-            await asyncio.to_thread(
-                run_page, "journey-buyer.md", names, tmp_path, environment=environment
-            )
+        await asyncio.to_thread(run_buyers_page, pool, tmp_path)
     finally:
         codes = await children.stop()
+        postgres.drop(url)
     assert set(codes.values()) == {0}, codes

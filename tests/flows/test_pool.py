@@ -17,6 +17,7 @@ from node.cli.status import read_status
 from node.market_client import MarketClient
 from protocol.frame import PROTOCOL
 from protocol.identity import KeyPair
+from tests.flows.journeys import run_buyers_page
 from transport.address import Address
 from transport.errors import TransportError
 from transport.quic.host import QuicHost
@@ -255,6 +256,11 @@ async def test_the_ledger_audits_while_it_is_used(live):
     assert report["ok"]
     assert report["settlements"] > 0
     assert report["charged_nanos"] == report["credited_nanos"] + report["fee_nanos"]
+
+
+async def test_the_buyers_journey_is_a_program(live, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    await asyncio.to_thread(run_buyers_page, live.pool, tmp_path)
 
 
 async def test_status_shows_the_pool(live):

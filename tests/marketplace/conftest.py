@@ -16,7 +16,7 @@ from tests.marketplace.world import World
 MEMORY = Path("/dev/shm")
 """Where files need no disk: the database syncs at every commit, which is most of a test's time."""
 
-ON_BOTH = {"test_flow", "test_leases", "test_payments", "test_receipts", "test_repaired_sessions"}
+ON_BOTH = {"test_flow", "test_leases", "test_payments", "test_receipts"}
 """What moves money runs on PostgreSQL too; newer files say so themselves, by `both_engines`."""
 
 
