@@ -223,6 +223,16 @@ def _create_receipt_without_window() -> None:
     _create_receipt_of(
         sa.PrimaryKeyConstraint("lease_id", "sequence", name=op.f("pk_ledger_receipt")),
         sa.UniqueConstraint("leaf_index", name=op.f("uq_ledger_receipt_leaf_index")),
+        sa.ForeignKeyConstraint(
+            ["leaf_index"],
+            ["ledger_leaf.leaf_index"],
+            name=op.f("fk_ledger_receipt_leaf_index_ledger_leaf"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["lease_id"],
+            ["ledger_lane.lease_id"],
+            name=op.f("fk_ledger_receipt_lease_id_ledger_lane"),
+        ),
     )
 
 
@@ -238,16 +248,6 @@ def _create_receipt_of(*parts: Any, **options: Any) -> None:
         sa.Column("received_at_s", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("amount_nanos >= 0", name=op.f("ck_ledger_receipt_amount")),
         sa.CheckConstraint("sequence > 0", name=op.f("ck_ledger_receipt_sequence")),
-        sa.ForeignKeyConstraint(
-            ["leaf_index"],
-            ["ledger_leaf.leaf_index"],
-            name=op.f("fk_ledger_receipt_leaf_index_ledger_leaf"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["lease_id"],
-            ["ledger_lane.lease_id"],
-            name=op.f("fk_ledger_receipt_lease_id_ledger_lane"),
-        ),
         *parts,
         **options,
     )
