@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ledger.checkpoint import origin_of
 from ledger.log import publish_checkpoint
+from ledger.partitions import ensure_partitions
 from ledger.settle_window import SETTLED_AT_ONCE_MAX, settle_ready
 from marketplace.errors import MarketError
 from marketplace.keys.jobs import SETTLE_BUDGETS
@@ -22,6 +23,8 @@ __all__ = ["JOBS", "LOCAL_JOBS", "chosen_jobs", "publish"]
 
 BATCHES_MAX = 20
 """Batches of one turn, so that a backlog cannot keep a thread for ever."""
+PARTITION_EVERY_S = 6 * 3600
+"""The tables are made a week ahead."""
 QUOTE_KEPT_S = 3600
 """An accepted quote is kept a while, so that accepting it twice can be answered."""
 
@@ -40,6 +43,12 @@ def settle(market: Market) -> int:
         if len(batch) < SETTLED_AT_ONCE_MAX:
             break
     return settled
+
+
+def partition(market: Market) -> int:
+    """Make the tables of receipts for the days to come; gives how many. Needs the tables' owner."""
+    with market.database.transaction() as session:
+        return ensure_partitions(session, market.clock.now_s())
 
 
 def publish(market: Market) -> int:
@@ -77,6 +86,7 @@ JOBS: Sequence[Job] = (
     Job("balances", balances_every_s, balances),
     Job("publish", _window_s, publish),
     Job("forget", _window_s, forget),
+    Job("partition", lambda _: PARTITION_EVERY_S, partition),
     *PAYMENT_JOBS,
     *PAYOUT_JOBS,
     SETTLE_BUDGETS,

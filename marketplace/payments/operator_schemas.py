@@ -1,20 +1,8 @@
 """JSON of `payments` for operators."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from marketplace.fields import Schema
-from marketplace.payments.schemas import RefundRequest
 
-__all__ = ["DeadEvent", "FindingSchema", "OperatorRefund", "ReconciliationSchema", "RunSchema"]
-
-
-class OperatorRefund(Schema):
-    """Whose balance goes back, and what of it."""
-
-    account_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    refund: RefundRequest
+__all__ = ["DeadEvent", "FindingSchema", "ReconciliationSchema", "RunSchema"]
 
 
 class RunSchema(Schema):
