@@ -83,6 +83,31 @@ class TestTwoPeople:
         with world.market.database.reading() as session:
             assert check(session) == []
 
+    async def test_a_refund_leaves_the_balance_once(self, world, two):
+        ann, bob = two
+        buyer = await world.buyer()
+        topup_id = await world.top_up(buyer, 1_000_000_000)
+        body = wish("refund", buyer.account_id, topup_id=topup_id, amount_nanos=250_000_000)
+        await asked(ann, body)
+        for _ in range(2):
+            done = await decided(bob, body)
+            assert done.status_code == 200, done.text
+        assert (await world.balance(buyer))["available_nanos"] == 750_000_000
+
+    @pytest.mark.parametrize("action", ["cancel_payout", "resume_payout"])
+    async def test_a_payout_that_is_not_there_is_refused(self, two, action):
+        ann, bob = two
+        body = wish(action, "0" * 32)
+        await asked(ann, body)
+        assert error_of(await decided(bob, body)) == (409, "conflict")
+
+    async def test_a_dispute_that_is_not_there_is_refused(self, two):
+        ann, bob = two
+        part = {"lease_id": "1" * 32, "to_provider_nanos": 1, "to_buyer_nanos": 0}
+        body = wish("rule_dispute", "0" * 32, decisions=[part])
+        await asked(ann, body)
+        assert (await decided(bob, body)).status_code in (404, 409)
+
     async def test_what_was_refused_or_withdrawn_is_over(self, world, two):
         ann, bob = two
         buyer = await world.buyer(dollars=1)
