@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.ledger_kills.checks import Checks
 from benchmarks.ledger_kills.oracle import prove
 from benchmarks.ledger_kills.place import Place
-from benchmarks.ledger_kills.report import Report
+from benchmarks.ledger_kills.report import Proof, Report
 from benchmarks.ledger_kills.stage import NETWORK, Stage, start_stage
 from benchmarks.ledger_kills.supervisor import Supervisor
 
@@ -39,6 +39,8 @@ class Campaign:
     receipts_per_lease: int = 40
     buyers: int = 8
     payouts: int = 200
+    gateways: int = 1
+    """Real ones, before two real providers; 0: only the stand-ins."""
     patient: bool = True
     """Whether the end waits for payouts without an answer: their deadline is two minutes."""
     keep: bool = False
@@ -62,12 +64,14 @@ def run_campaign(campaign: Campaign) -> Report:
             _check_all(campaign, stage, checks)
             report.note_checks(checks)
             report.proof = prove(place, stage.options, stage.database_url, patient=campaign.patient)
+            _note_pool(stage, report.proof)
         except BaseException:
             report.note_checks(checks)
             kept = root.rename(root.with_name(f"{root.name}-kept"))
             sys.stderr.write(f"{report.table()}\nthe logs are in {kept}\n")
             raise
         finally:
+            checks.close()
             stage.stop()
     return report
 
@@ -79,6 +83,16 @@ def _check_all(campaign: Campaign, stage: Stage, checks: Checks) -> None:
         checks.full(market if campaign.patient else None)
     finally:
         market.database.close()
+
+
+def _note_pool(stage: Stage, proof: Proof) -> None:
+    """What only the end of the pool has seen."""
+    if stage.ending is None or proof.answers is None:
+        return
+    proof.answers.overdue = stage.ending.overdue
+    proof.answers.refused_receipts = sum(stage.ending.refused.values())
+    if stage.ending.refused:
+        proof.faults.append(f"receipts of real providers were refused: {stage.ending.refused}")
 
 
 def _under_fire(campaign: Campaign, stage: Stage, supervisor: Supervisor, report: Report) -> None:

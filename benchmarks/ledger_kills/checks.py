@@ -1,18 +1,21 @@
 """The invariants while the campaign runs: what is new after every restart, everything now and then.
 
 What reads every row takes longer than a restart at a million receipts; so it is run again whenever
-that costs at most its share of the time, and always at the end. How often each ran, and for how
-long, stands in the report.
+that costs at most its share of the time, in a process of its own, for meanwhile the killing goes
+on; and always at the end. How often each ran, and for how long, stands in the report.
 """
 
 import importlib
 import importlib.util
+import multiprocessing
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from ledger import integrity
 from ledger.checkpoint import origin_of
@@ -40,6 +43,10 @@ SQL_ROOMS = (
     "marketplace.disputes.books",
 )
 """Each room's own rules, where the room has them."""
+
+DEEP_ROOMS = ("ledger.integrity", "ledger.log_check")
+PROCESSES = 2
+"""What the machine has cores; at the end nothing else is left to do."""
 
 Rule = Callable[[Session], list[Violation]]
 
@@ -82,74 +89,103 @@ _NEW: Mapping[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which books. `market_peer` signs their leases and checkpoints."""
+
+    url: str
+    market_peer: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    name: str
+    violations: Sequence[Violation]
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Tier:
-    """Checks of one weight: when they ran last, and for how long."""
+    """Checks of one weight: those under way, when they ended last, and how long they took."""
 
     share: float
-    rules: Mapping[str, Rule]
+    names: tuple[str, ...]
     ended_at: float = 0.0
     lasted_s: float = 0.0
+    under_way: list[Future[_Outcome]] = field(default_factory=list)
 
     def is_due(self) -> bool:
-        return time.monotonic() - self.ended_at > self.lasted_s / self.share
+        return not self.under_way and time.monotonic() - self.ended_at > self.lasted_s / self.share
 
 
 class Checks:
-    """Of one database, while it is in use. `market_peer` signs its leases and checkpoints."""
+    """Of one database, while it is in use."""
 
     def __init__(self, url: str, market_peer: str, network: str) -> None:
-        self.url = url
         self.runs: Counter[str] = Counter()
+        self.cut_short: Counter[str] = Counter()
+        """Begun, and ended by the database's death."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.violations: list[Violation] = []
+        self._place = _Place(url, market_peer, network)
         self._unripe = frozenset({RECONCILED})
         self._leaf = 0
         self._since_s = 0
-        key, origin = PeerId.from_text(market_peer), origin_of(network)
-        deep: dict[str, Rule] = {
-            "ledger.integrity": lambda session: integrity.check(session, key),
-            "ledger.log_check": lambda session: check_log(session, key, origin),
-        }
-        found = {name: _rule(name) for name in SQL_ROOMS}
-        self._sql = _Tier(SQL_SHARE, {name: rule for name, rule in found.items() if rule})
-        self._deep = _Tier(DEEP_SHARE, deep)
+        self._sql = _Tier(SQL_SHARE, tuple(name for name in SQL_ROOMS if _rule(name)))
+        self._deep = _Tier(DEEP_SHARE, DEEP_ROOMS)
+        self._processes = ProcessPoolExecutor(
+            PROCESSES, mp_context=multiprocessing.get_context("spawn")
+        )
+
+    def close(self) -> None:
+        """The processes; what is under way there is given up."""
+        self._processes.shutdown(cancel_futures=True)
 
     def after_restart(self) -> None:
-        """What is new since the last time; and what reads more, where it is due."""
-        self._timed("new rows", self._new)
+        """What is new since the last time, now; and what reads more, where it is due, beside."""
+        self._note(_timed("new rows", self._new, self._place.url))
         for tier in (self._sql, self._deep):
+            if tier.under_way and all(future.done() for future in tier.under_way):
+                self._gather(tier, patient=False)
             if tier.is_due():
-                self._run(tier)
+                self._begin(tier)
 
     def full(self, market: Market | None) -> None:
         """Everything; with a market, the processor is asked first and what it says is judged."""
+        tiers = (self._sql, self._deep)
+        for tier in tiers:
+            self._gather(tier, patient=False)
         if market is not None:
             reconcile(market)
             self._unripe = frozenset()
-        self._run(self._sql)
-        self._run(self._deep)
+        for tier in tiers:
+            self._begin(tier)
+        for tier in tiers:
+            self._gather(tier, patient=True)
 
-    def _run(self, tier: _Tier) -> None:
-        started = time.monotonic()
-        for name, rule in tier.rules.items():
-            self._timed(name, rule)
-        tier.ended_at = time.monotonic()
-        tier.lasted_s = tier.ended_at - started
+    def _begin(self, tier: _Tier) -> None:
+        tier.under_way = [self._processes.submit(_judge, name, self._place) for name in tier.names]
 
-    def _timed(self, name: str, rule: Rule) -> None:
-        started = time.monotonic()
-        database = Database(self.url)
-        try:
-            with database.reading() as session:
-                if session.get_bind().dialect.name == "postgresql":
-                    # one snapshot for all statements of a rule: the book moves on meanwhile
-                    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-                self.violations += [v for v in rule(session) if v.invariant not in self._unripe]
-        finally:
-            database.close()
-        self.runs[name] += 1
-        self.seconds[name] += time.monotonic() - started
+    def _gather(self, tier: _Tier, *, patient: bool) -> None:
+        """Wait for what is under way; the database may be killed meanwhile, unless `patient`."""
+        tier.lasted_s = 0.0
+        for name, future in zip(tier.names, tier.under_way, strict=False):
+            try:
+                outcome = future.result()
+            except OperationalError:
+                if patient:
+                    raise
+                self.cut_short[name] += 1
+            else:
+                self._note(outcome)
+                tier.lasted_s += outcome.seconds
+        tier.under_way, tier.ended_at = [], time.monotonic()
+
+    def _note(self, outcome: _Outcome) -> None:
+        self.violations += [v for v in outcome.violations if v.invariant not in self._unripe]
+        self.runs[outcome.name] += 1
+        self.seconds[outcome.name] += outcome.seconds
 
     def _new(self, session: Session) -> list[Violation]:
         given = {"leaf": self._leaf, "since_s": self._since_s}
@@ -162,6 +198,32 @@ class Checks:
         ]
         self._leaf, self._since_s = size_now, now_s - OVERLAP_S
         return found
+
+
+def _judge(name: str, place: _Place) -> _Outcome:
+    """One room's rules, in a process of its own."""
+    key, origin = PeerId.from_text(place.market_peer), origin_of(place.network)
+    deep: Mapping[str, Rule] = {
+        "ledger.integrity": lambda session: integrity.check(session, key),
+        "ledger.log_check": lambda session: check_log(session, key, origin),
+    }
+    rule = deep.get(name) or _rule(name)
+    assert rule is not None, "only rooms with rules are asked"
+    return _timed(name, rule, place.url)
+
+
+def _timed(name: str, rule: Rule, url: str) -> _Outcome:
+    started = time.monotonic()
+    database = Database(url)
+    try:
+        with database.reading() as session:
+            if session.get_bind().dialect.name == "postgresql":
+                # one snapshot for all statements of a rule: the book moves on meanwhile
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            found = rule(session)
+    finally:
+        database.close()
+    return _Outcome(name, found, time.monotonic() - started)
 
 
 def _rule(module: str) -> Rule | None:

@@ -8,7 +8,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.ledger_kills.checks import Checks
 
-__all__ = ["Proof", "Report"]
+__all__ = ["Answers", "Proof", "Report"]
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came of the real gateways: the buyer's questions, and the sessions in the book."""
+
+    questions: int = 0
+    given_up: int = 0
+    """Asked as often as may be, and never answered whole."""
+    whole: int = 0
+    """Answers with their usage, to the last piece."""
+    broken: int = 0
+    """Answers that had begun, and were asked for again."""
+    refused: int = 0
+    """Tries that no session came of: nobody listened, or there was no route just then."""
+    sessions: int = 0
+    signed_to_the_end: int = 0
+    """Answers whose hops were all paid to the last row, exactly."""
+    never_closed: int = 0
+    """Sessions whose gateway died: resolved when their time was over."""
+    repaired: int = 0
+    overdue: int = 0
+    """Holds resolved at the very end, by a clock that was put forward."""
+    unsigned_rows: int = 0
+    """Rows that hops have run for killed gateways without a receipt: their loss, summed over hops,
+    as far as the buyer's pieces show it."""
+    unsigned_rows_max: int = 0
+    """Of one session at one hop: at most the credit and one step."""
+    refused_receipts: int = 0
+    charged_nanos: int = 0
+
+    def line(self) -> str:
+        """For a person."""
+        return (
+            f"  real gateways: {self.questions} questions, {self.whole} answers whole, "
+            f"{self.broken} broken, {self.given_up} given up, {self.refused} tries in vain; "
+            f"{self.sessions} sessions, {self.never_closed} of killed gateways "
+            f"({self.overdue} resolved by a clock put forward), {self.signed_to_the_end} answers "
+            f"signed to the end, {self.repaired} repaired; unsigned by killed gateways "
+            f"{self.unsigned_rows} rows, at most {self.unsigned_rows_max} at a hop; receipts "
+            f"refused {self.refused_receipts}; charged {self.charged_nanos:,}"
+        )
 
 
 @dataclass(slots=True)
@@ -42,6 +84,8 @@ class Proof:
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
     """The first of whatever is wrong, in words."""
+    answers: Answers | None = None
+    """None where no real gateway ran."""
 
     @property
     def holds(self) -> bool:
@@ -87,7 +131,11 @@ class Report:
 
     def note_checks(self, checks: "Checks") -> None:
         self.checks = {
-            name: {"runs": runs, "seconds": round(checks.seconds[name], 2)}
+            name: {
+                "runs": runs,
+                "cut_short": checks.cut_short[name],
+                "seconds": round(checks.seconds[name], 2),
+            }
             for name, runs in checks.runs.items()
         }
         self.violations = [f"{v.invariant}: {v.detail}" for v in checks.violations]
@@ -122,6 +170,7 @@ class Report:
             f"(open {proof.payouts_open}), replies spoiled {proof.processor_faults}",
             f"  paid in {proof.paid_in_nanos:,} = charged and kept; charged "
             f"{proof.charged_nanos:,}, fee {proof.fee_nanos:,}, paid out {proof.paid_out_nanos:,}",
+            *([proof.answers.line()] if proof.answers else []),
             *(f"  FAULT {fault}" for fault in proof.faults),
             *(f"  VIOLATION {violation}" for violation in self.violations[:20]),
         ]
