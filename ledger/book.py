@@ -6,7 +6,7 @@ post and void follows TigerBeetle's two-phase transfers. Locks are taken in one 
 accounts by name, the log's head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, and_, exists, insert, not_, or_, select, update
@@ -23,6 +23,7 @@ from ledger.models import (
     TransferRow,
     TransferState,
 )
+from ledger.reserving import reserve_at_once
 from ledger.resolving import Resolution, buyer_of, clearing_of, fee_of, hold_ref, resolve
 from ledger.transfers import (
     check_amount,
@@ -81,21 +82,22 @@ class Book:
         check_amount(amount_nanos)
         if len(hold_id) != ID_BYTES:
             raise LedgerError(f"A hold id has {ID_BYTES} bytes.")
-        account = AccountRef(AccountCode.BUYER_CASH, buyer)
-        transfer, is_new = self._reserve(
-            account, hold_id, 0, amount_nanos, now_s=now_s, expires_at_s=expires_at_s
-        )
+        account, clearing = AccountRef(AccountCode.BUYER_CASH, buyer), clearing_of(hold_id)
+        pending = _pending(account, hold_id, 0, amount_nanos, now_s, expires_at_s)
+        hold = {
+            "hold_id": hold_id,
+            "buyer": buyer,
+            "amount_nanos": amount_nanos,
+            "parts": 1,
+            "leased_nanos": 0,
+            "settle_by_s": expires_at_s,
+            "closed": False,
+        }
+        if reserve_at_once(self._session, account, clearing, pending, hold):
+            return TransferRow(**pending)
+        transfer, is_new = self._reserve(account, clearing, pending)
         if is_new:
-            values = {
-                "hold_id": hold_id,
-                "buyer": buyer,
-                "amount_nanos": amount_nanos,
-                "parts": 1,
-                "leased_nanos": 0,
-                "settle_by_s": expires_at_s,
-                "closed": False,
-            }
-            self._session.execute(insert(_HOLD), values)
+            self._session.execute(insert(_HOLD), hold)
         return transfer
 
     def grow_hold(
@@ -116,9 +118,9 @@ class Book:
                 f"The hold {hold_id.hex()} has {hold.parts} parts; {part} cannot be the next.",
                 hint=f"Parts follow one another, up to {PARTS_PER_HOLD_MAX}.",
             )
-        transfer, is_new = self._reserve(
-            buyer_of(hold), hold_id, part, amount_nanos, now_s=now_s, expires_at_s=expires_at_s
-        )
+        buyer = buyer_of(hold)
+        pending = _pending(buyer, hold_id, part, amount_nanos, now_s, expires_at_s)
+        transfer, is_new = self._reserve(buyer, clearing_of(hold_id), pending)
         if is_new:
             grown = update(_HOLD).where(_HOLD.c.hold_id == hold_id)
             self._session.execute(
@@ -189,20 +191,13 @@ class Book:
         self._balances.lock(accounts)
 
     def _reserve(
-        self,
-        account: AccountRef,
-        hold_id: bytes,
-        part: int,
-        amount: Nanos,
-        *,
-        now_s: int,
-        expires_at_s: int,
+        self, account: AccountRef, clearing: AccountRef, pending: Mapping[str, Any]
     ) -> tuple[TransferRow, bool]:
         """The pending transfer of one part, and whether it is new."""
-        clearing, ref = clearing_of(hold_id), hold_ref(hold_id, part)
+        amount: Nanos = pending["amount_nanos"]
         # the update takes the account's row: who asks for the same hold meanwhile waits here
         reserved = self._balances.reserve(account, amount)
-        if row := find_transfer(self._session, TransferCode.HOLD, ref):
+        if row := find_transfer(self._session, TransferCode.HOLD, pending["ref"]):
             if reserved:
                 self._balances.add(account, Balance(debits_pending=-amount))
             return same_movement(row, account, clearing, amount), False
@@ -210,17 +205,8 @@ class Book:
             available = self._balances.of(account).available_nanos
             raise InsufficientFunds(account.name, amount, available)
         self._balances.add(clearing, Balance(credits_pending=amount))
-        transfer = self._write(
-            account,
-            clearing,
-            amount,
-            state=TransferState.PENDING,
-            code=TransferCode.HOLD,
-            ref=ref,
-            now_s=now_s,
-            expires_at_s=expires_at_s,
-        )
-        return transfer, True
+        write_transfers(self._session, [pending])
+        return TransferRow(**pending), True
 
     def _write(
         self, debit: AccountRef, credit: AccountRef, amount: Nanos, **more: Any
@@ -235,3 +221,19 @@ class Book:
         if row is None:
             raise HoldUnknown(hold_id)
         return row
+
+
+def _pending(
+    buyer: AccountRef, hold_id: bytes, part: int, amount: Nanos, now_s: int, expires_at_s: int
+) -> dict[str, Any]:
+    """The transfer that sets one part of a hold aside."""
+    return transfer_values(
+        buyer,
+        clearing_of(hold_id),
+        amount,
+        state=TransferState.PENDING,
+        code=TransferCode.HOLD,
+        ref=hold_ref(hold_id, part),
+        now_s=now_s,
+        expires_at_s=expires_at_s,
+    )

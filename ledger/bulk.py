@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ledger.database import Session
 
-__all__ = ["add_to_rows", "insert_rows", "is_one_of", "update_rows"]
+__all__ = ["add_to_rows", "insert_rows", "is_one_of", "type_of", "update_rows"]
 
 _COPY_FROM_ROWS = 8
 """Below it one INSERT is as fast."""
@@ -49,7 +49,7 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
     statement = f"COPY {table.name} ({columns}) FROM STDIN (FORMAT BINARY)"
     try:
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            copy.set_types([_COPY_TYPES[_type_of(table, name)] for name in names])
+            copy.set_types([_COPY_TYPES[type_of(table, name)] for name in names])
             for row in rows:
                 copy.write_row([row[name] for name in names])
     except psycopg.IntegrityError as error:
@@ -79,7 +79,7 @@ def _change(
     names = [name for name in rows[0] if name != key]
     if session.get_bind().dialect.name == "postgresql":
         columns = [key, *names]
-        kinds = {name: _type_of(table, name) for name in columns}
+        kinds = {name: type_of(table, name) for name in columns}
         arrays = ", ".join(f"CAST(:{name} AS {kinds[name]}[])" for name in columns)
         sets = (
             f"{name} = {becomes.format(column=f't.{name}', value=f'v.{name}')}" for name in names
@@ -110,7 +110,7 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _type_of(table: Table, name: str) -> str:
+def type_of(table: Table, name: str) -> str:
     """BIGINT, BOOLEAN or BYTEA; everything else here is TEXT."""
     kind = str(table.c[name].type.compile(dialect=_POSTGRESQL))
     return kind if kind in _COPY_TYPES else "TEXT"
