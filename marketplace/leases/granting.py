@@ -64,14 +64,6 @@ def grant(session: Session, market: Market, owner: SessionRow, wanted: Grant) ->
         drafted_rows=wanted.terms.drafted_tokens,
         headroom_nanos=max(wanted.terms.headroom_nanos(hops), 0),
     )
-    _hold(session, owner.account_id, row)
-    SessionRepository(session).add_hold(row)
-    budgets.reserve(
-        session, owner.key_id or None, row.hold_id, row.amount_nanos,
-        now_s=now_s, opens=wanted.epoch == 0,
-    )  # fmt: skip
-    if wanted.epoch == 0:
-        leave_headroom(session, owner, row.amount_nanos)
     plan = LeasePlan(
         session_id=owner.session_id,
         hold_id=row.hold_id,
@@ -83,8 +75,20 @@ def grant(session: Session, market: Market, owner: SessionRow, wanted: Grant) ->
         issued_at_s=now_s,
         settle_by_s=row.settle_by_s,
     )
-    leases = leases_of(wanted.terms, plan, wanted.hops)
-    open_lanes(session, [(seal(lease, market.key).encode(), lease) for lease in leases])
+    leases = [
+        (seal(lease, market.key).encode(), lease)
+        for lease in leases_of(wanted.terms, plan, wanted.hops)
+    ]
+    # from here on the buyer's account is locked: all that needs no database is done
+    _hold(session, owner.account_id, row)
+    SessionRepository(session).add_hold(row)
+    budgets.reserve(
+        session, owner.key_id or None, row.hold_id, row.amount_nanos,
+        now_s=now_s, opens=wanted.epoch == 0,
+    )  # fmt: skip
+    if wanted.epoch == 0:
+        leave_headroom(session, owner, row.amount_nanos)
+    open_lanes(session, leases)
     return row
 
 
