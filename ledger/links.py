@@ -8,7 +8,13 @@ agree. Two that do not cannot both be true, and both were signed.
 Compared are links between two hops. The head's own (into the first hop, out of the last, and the
 loop of an open route) are the payer's to compare: it signs for what it saw itself. Before an
 epoch's first step the hashes are those of a replay that may be half done; they say nothing. Bytes
-are compared where both ends count them from the same start: the same tokens, before any repair.
+are compared where both ends count the same tokens. Every row that a hop counts has come in to it;
+a row that it was sent again by a REPLAY it passes on without billing it as sent.
+
+Who pays can choose when it replays, and may have a second route under the same session. Neither may
+set two honest hops against one another: so a sender may have sent less than was received where its
+own word shows a replay, and across holds only those are neighbours of whom one's lease names the
+other.
 """
 
 from collections import defaultdict
@@ -18,6 +24,7 @@ from typing import Protocol
 
 from ledger.lane import Watermark
 from protocol.identity import PeerId
+from protocol.lease import Lease
 
 __all__ = ["LinkEnds", "Mismatch", "Place", "find_mismatches", "loose_ends", "touched"]
 
@@ -30,6 +37,9 @@ class Place(Protocol):
 
     @property
     def session_id(self) -> bytes: ...
+
+    @property
+    def hold_id(self) -> bytes: ...
 
     @property
     def provider(self) -> PeerId: ...
@@ -47,6 +57,7 @@ class LinkEnds:
 
     lease_id: bytes
     session_id: bytes
+    hold_id: bytes
     provider: PeerId
     hop_index: int
     hop_count: int
@@ -57,12 +68,17 @@ class LinkEnds:
     bytes_out: int
     link_in_hash: bytes
     link_out_hash: bytes
+    previous: PeerId | None = None
+    """Whom the lease names before and behind the hop; None where an auditor does not keep it."""
+    next: PeerId | None = None
 
     @classmethod
     def of(cls, lease: Place, mark: Watermark) -> "LinkEnds":
+        named = (lease.previous, lease.next) if isinstance(lease, Lease) else (None, None)
         return cls(
             lease_id=lease.lease_id,
             session_id=lease.session_id,
+            hold_id=lease.hold_id,
             provider=lease.provider,
             hop_index=lease.hop_index,
             hop_count=lease.hop_count,
@@ -73,6 +89,8 @@ class LinkEnds:
             bytes_out=mark.work.bytes_out,
             link_in_hash=mark.link_in_hash,
             link_out_hash=mark.link_out_hash,
+            previous=named[0],
+            next=named[1],
         )
 
 
@@ -103,7 +121,7 @@ def find_mismatches(ends: Iterable[LinkEnds]) -> list[Mismatch]:
             Mismatch(sender, receiver)
             for sender in senders
             for receiver in receivers
-            if not _agree(sender, receiver)
+            if _are_neighbours(sender, receiver) and not _agree(sender, receiver)
         ]
     return found
 
@@ -128,9 +146,23 @@ def touched(mismatches: Iterable[Mismatch]) -> set[bytes]:
     return {end.lease_id for each in mismatches for end in (each.sender, each.receiver)}
 
 
+def _are_neighbours(sender: LinkEnds, receiver: LinkEnds) -> bool:
+    """Whether these two, whose places touch, stood beside one another.
+
+    Of a route that was leased at once they did. Later, who takes a lost hop's place names whom it
+    stands beside; on two routes of one session nobody names anybody of the other.
+    """
+    if sender.hold_id == receiver.hold_id or sender.next is None or receiver.previous is None:
+        return True
+    return sender.next == receiver.provider or receiver.previous == sender.provider
+
+
 def _agree(sender: LinkEnds, receiver: LinkEnds) -> bool:
     if sender.link_out_hash != receiver.link_in_hash:
         return False
-    # a replay is received but not billed as sent, and another lease counts from another start
-    same_start = sender.epoch == 0 and sender.tokens == receiver.tokens
-    return not same_start or sender.bytes_out == receiver.bytes_in
+    if sender.tokens != receiver.tokens:
+        return True  # a hop that found rows of a prefix has not received them
+    if sender.bytes_out > receiver.bytes_in:
+        return False
+    # rows that a replay brought to the sender went on unbilled: more came in than went out
+    return sender.bytes_out == receiver.bytes_in or sender.bytes_in != sender.bytes_out

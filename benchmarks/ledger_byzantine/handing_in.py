@@ -21,8 +21,8 @@ class HandingIn:
 
     def __init__(self, loop: Loop, provider: Provider, market: Market) -> None:
         self.provider = provider
-        self.refused: list[str] = []
-        """Reasons."""
+        self.refused: set[bytes] = set()
+        """Leases of which the marketplace refused a receipt, and said why."""
         self._loop = loop
         self._market = market
         self._newest: dict[bytes, bytes] = {}
@@ -35,7 +35,7 @@ class HandingIn:
             case ProviderRole.BACKDATE:
                 wait_s = lease.settle_by_s - BEGIN_S - self._loop.now + LATE_S
                 self._loop.after(wait_s, self._send, [cosigned])
-            case ProviderRole.REPLAY | ProviderRole.LIE:
+            case ProviderRole.REPLAY:
                 self._all.append(cosigned)
                 self._wake(PERIOD_S)
             case _:
@@ -71,7 +71,7 @@ class HandingIn:
         def answered(outcomes: list[ReceiptOutcome]) -> None:
             for cosigned, outcome in zip(batch, outcomes, strict=True):
                 if outcome.status is ReceiptStatus.REJECTED:
-                    self.refused.append(outcome.reason)
+                    self.refused.add(outcome.lease_id)
                 if self._newest.get(outcome.lease_id) == cosigned:
                     del self._newest[outcome.lease_id]
             if self._newest and self.provider.role is not ProviderRole.BACKDATE:

@@ -73,6 +73,11 @@ class Head:
             total += step_work(kind, count, len(lease.span), bytes_in=size, bytes_out=size)
         return lease.amount_for(total)
 
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Hops that it signs nothing more for: they metered what is not so, or nothing."""
+        return frozenset(self._gone)
+
     def on_result(self, result: Step) -> None:
         kind, count, sent = self._sent[len(self.arrived)]
         self.arrived.append((kind, count))
@@ -137,7 +142,7 @@ class Head:
 
     def _sign(self, index: int, meter: Meter) -> None:
         try:
-            envelope = self._payer.sign(index, self._twisted(meter))
+            envelope = self._payer.sign(index, self._twisted(index, meter))
         except PieceworkError:
             return
         self._sequences[index] += 1
@@ -148,7 +153,7 @@ class Head:
         if self.role is PayerRole.EQUIVOCATE and len(self.arrived) >= self._turns_at:
             self._to_hop[index].send(self._hops[index].on_receipt, self._second(index, meter))
 
-    def _twisted(self, meter: Meter) -> Meter:
+    def _twisted(self, index: int, meter: Meter) -> Meter:
         """What a cheat signs in a meter's place."""
         if len(self.arrived) < self._turns_at:
             return meter
@@ -157,6 +162,9 @@ class Head:
                 return dataclasses.replace(
                     meter, tokens=meter.tokens + 1, work=meter.work + Work(0, 1, 0, 0)
                 )
+            case PayerRole.MISCOUNT if index == 0:
+                work = dataclasses.replace(meter.work, bytes_in=meter.work.bytes_in // 2)
+                return dataclasses.replace(meter, work=work)
             case PayerRole.UNDERPAY:
                 return dataclasses.replace(meter, tokens=meter.tokens // 2, work=_half(meter.work))
         return meter

@@ -13,7 +13,7 @@ from protocol.errors import PieceworkError, RemoteProtocolError
 from protocol.frame import Close, Meter, Open, Step
 from protocol.hop_session import HopSession
 from protocol.lease import Lease
-from protocol.money import Nanos, Work
+from protocol.money import Nanos
 from protocol.receipt import Receipt, cosign, open_receipt
 from protocol.session import UNPAID_TIMEOUT_S
 from protocol.tensor import LINK_HASH_START
@@ -64,6 +64,11 @@ class Hop:
     def carried_nanos(self) -> Nanos:
         """What all work done here is worth."""
         return self.lease.amount_for(self.session.carried.work)
+
+    @property
+    def signed_nanos(self) -> Nanos:
+        """What the newest receipt kept here says."""
+        return self._held[0].amount_nanos if self._held else 0
 
     def on_step(self, step: Step) -> None:
         if self.is_over or self._has(ProviderRole.STALL, step):
@@ -155,14 +160,18 @@ class Hop:
                 )
             case ProviderRole.LIE:
                 return dataclasses.replace(meter, link_out_hash=_false(meter.link_out_hash))
+            case ProviderRole.UNDER_RECEIVE:
+                return _with_bytes(meter, meter.work.bytes_in // 2, meter.work.bytes_out)
+            case ProviderRole.OVER_SEND:
+                return _with_bytes(meter, meter.work.bytes_in, 2 * meter.work.bytes_out)
             case ProviderRole.PAIR if self._partner:
-                work = meter.work
-                more = Work(
-                    work.prefill_token_layers, work.decode_token_layers,
-                    2 * work.bytes_in, 2 * work.bytes_out,
-                )  # fmt: skip
-                return dataclasses.replace(meter, work=more)
+                return _with_bytes(meter, 2 * meter.work.bytes_in, 2 * meter.work.bytes_out)
         return meter
+
+
+def _with_bytes(meter: Meter, bytes_in: int, bytes_out: int) -> Meter:
+    work = dataclasses.replace(meter.work, bytes_in=bytes_in, bytes_out=bytes_out)
+    return dataclasses.replace(meter, work=work)
 
 
 def _false(link_hash: bytes) -> bytes:

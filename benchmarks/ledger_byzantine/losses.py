@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from benchmarks.ledger_byzantine.head import Head
 from benchmarks.ledger_byzantine.hop import Hop
 from benchmarks.ledger_byzantine.market import Market
-from benchmarks.ledger_byzantine.people import Buyer, PayerRole
+from benchmarks.ledger_byzantine.people import Buyer, PayerRole, ProviderRole
 from protocol.lease import Lease
 from protocol.money import Nanos, Work, amount_nanos, with_fee_nanos
 
-__all__ = ["Losses", "PlayedSession", "Worst"]
+__all__ = ["Losses", "PlayedSession", "Worst", "window_nanos"]
 
 STEP_TOKENS_MAX = 16
 """The largest step of the simulation: a chunk of a prompt."""
@@ -66,6 +66,9 @@ class Losses:
     """Of honest providers, parked until the ruling; returned to the buyer: `taken`."""
     taken_honest_nanos: Nanos = 0
 
+    left_out_honest: int = 0
+    """Honest hops behind one that lied of its link, which an honest head left out in its place."""
+
     @classmethod
     def of(cls, played: Iterable[PlayedSession], market: Market) -> "Losses":
         losses = cls()
@@ -75,16 +78,18 @@ class Losses:
 
     def _add(self, session: PlayedSession, market: Market) -> None:
         honest_payer = session.buyer.role is PayerRole.HONEST
-        for hop in session.hops:
+        for before, hop in zip((None, *session.hops), session.hops, strict=False):
             lease_id = hop.lease.lease_id
             got = market.credited[lease_id]
-            window = _price(hop.lease, hop.lease.window_tokens)
+            window = window_nanos(hop.lease)
             if hop.provider.is_honest:
                 bound = _price(hop.lease, hop.lease.credit_tokens + STEP_TOKENS_MAX - 1)
                 role = session.buyer.role.value
                 self.providers[role].add(hop.carried_nanos - got, bound, window)
                 self.parked_honest_nanos += market.parked.get(lease_id, 0)
                 self.taken_honest_nanos += market.returned[lease_id]
+                if honest_payer and before and before.provider.role is ProviderRole.LIE:
+                    self.left_out_honest += hop.lease.hop_index in session.head.left_out
             elif honest_payer:
                 gain = got - session.head.due_nanos(hop.lease)
                 self.cheats[hop.provider.role.value].add(gain, 0, window)
@@ -97,8 +102,13 @@ class Losses:
         due = with_fee_nanos(sum(session.head.due_nanos(lease) for lease in leases), fee)
         charged = market.charged.get(leases[0].hold_id, 0)
         returned = sum(market.returned[lease.lease_id] for lease in leases)
-        window = sum(_price(lease, lease.window_tokens) for lease in leases)
+        window = sum(window_nanos(lease) for lease in leases)
         self.buyers.add(charged - returned - due, with_fee_nanos(window, fee), window)
+
+
+def window_nanos(lease: Lease) -> Nanos:
+    """The price of one window at a hop."""
+    return _price(lease, lease.window_tokens)
 
 
 def _price(lease: Lease, tokens: int) -> Nanos:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 
 from benchmarks.ledger_byzantine.disputed import OpenDispute, open_disputes
+from benchmarks.ledger_byzantine.judgement import Judgement
 from ledger.accounts import AccountCode, AccountRef
 from ledger.audit import AuditReport, audit
 from ledger.blame import find_blame
@@ -50,7 +51,6 @@ class Market:
         """By lease, before any ruling."""
         self.statuses: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.blamed: set[str] = set()
 
     def fund(self, buyer: str) -> None:
         with Session(self._engine) as session, session.begin():
@@ -99,19 +99,19 @@ class Market:
         else:
             self.credited[credit.lease_id] += credit.nanos
 
-    def rule_all(self, now_s: int) -> tuple[int, int]:
+    def rule_all(self, now_s: int) -> Judgement:
         """Rule as proposed; where nobody is clearly to blame the payer, who signed for both ends,
-        pays both. Gives how many of each."""
+        pays both."""
         with Session(self._engine) as session, session.begin():
             disputes = open_disputes(session)
         blames = find_blame([pair for dispute in disputes for pair in dispute.parties])
-        self.blamed = {blame.party for blame in blames}
-        proposed = 0
+        judgement = Judgement(frozenset(blame.party for blame in blames))
         for dispute in disputes:
             proposal = propose(dispute.parked, dispute.party_of, dispute.links, blames)
-            proposed += proposal is not None
-            self._rule(dispute, proposal.decisions if proposal else dispute.to_providers, now_s)
-        return len(disputes), proposed
+            decisions = proposal.decisions if proposal else dispute.to_providers
+            judgement.add(dispute.parties, decisions, is_proposed=proposal is not None)
+            self._rule(dispute, decisions, now_s)
+        return judgement
 
     def _rule(self, dispute: OpenDispute, decisions: Sequence[Decision], now_s: int) -> None:
         with Session(self._engine) as session, session.begin():
@@ -120,16 +120,16 @@ class Market:
             self.credited[decision.lease_id] += decision.to_provider_nanos
             self.returned[decision.lease_id] += decision.to_buyer_nanos
 
-    def equivocations(self) -> int:
-        """How many proofs were kept; each is verified as a stranger would."""
+    def equivocations(self) -> frozenset[bytes]:
+        """Leases of which a proof was kept; each is verified as a stranger would."""
         with Session(self._engine) as session:
             query = select(EquivocationRow.__table__.c.lease_id)  # type: ignore[attr-defined]
-            leases = list(session.execute(query).scalars())
+            leases = frozenset(session.execute(query).scalars())
             for lease_id in leases:
                 proof = load_proof(session, lease_id)
                 assert proof is not None
                 verify_proof(EquivocationProof.decode(proof.encode()), self.key.peer_id)
-        return len(leases)
+        return leases
 
     def verdict(self, now_s: int) -> tuple[list[str], AuditReport]:
         """What is wrong with the book, and what the audit of the whole log says."""

@@ -1,16 +1,21 @@
 """Many sessions at once over one market, and what each party lost by them."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict
 
+from benchmarks.ledger_byzantine.behaviour import Behaviours
 from benchmarks.ledger_byzantine.handing_in import HandingIn
 from benchmarks.ledger_byzantine.head import Head
 from benchmarks.ledger_byzantine.hop import Hop
+from benchmarks.ledger_byzantine.judgement import Judgement
 from benchmarks.ledger_byzantine.losses import Losses, PlayedSession
 from benchmarks.ledger_byzantine.market import BEGIN_S, Market
 from benchmarks.ledger_byzantine.network import Loop
 from benchmarks.ledger_byzantine.people import (
+    LINK_LIARS,
     Buyer,
     PayerRole,
     Provider,
@@ -40,7 +45,8 @@ ROWS_MAX = 200
 RATES = Rates(2_000_000_000, 6_000_000_000, 50_000_000)
 """Large, so that no loss is lost in rounding."""
 SETTLE_AFTER_S = 900
-COLLUDING = 0.5
+COLLUDING = 0.75
+"""How often a payer that would gets a hop onto its route that lies with it."""
 _COLLUDES = (PayerRole.CARELESS, PayerRole.EQUIVOCATE)
 HEAD = KeyPair(b"h" * 32).peer_id
 MANIFEST_HASH = bytes(32)
@@ -53,15 +59,25 @@ class Outcome:
     seed: int
     sessions: int
     losses: Losses
+    behaviours: Behaviours
     violations: list[str]
     audit: AuditReport
-    disputes: int
-    proposed: int
+    judgement: Judgement
+    liars_blamed: dict[str, int]
+    """By role; only roles whose lies show on a link."""
+    liars_contradicted: dict[str, int]
+    """By role: those whom any neighbour contradicted."""
     blamed_wrongly: list[str]
-    blamed: int
+    """Anybody else who was blamed."""
     equivocations: int
     market: Market
     wall_s: float
+
+
+class _Blame(TypedDict):
+    liars_blamed: dict[str, int]
+    liars_contradicted: dict[str, int]
+    blamed_wrongly: list[str]
 
 
 @dataclass(slots=True)
@@ -74,14 +90,19 @@ class _World:
     played: list[PlayedSession] = field(default_factory=list)
 
 
-def simulate(sessions: int, seed: int) -> Outcome:
-    """One seed, one run: the same figures each time, but for how long it took."""
+def simulate(sessions: int, seed: int, *, contested: bool = False) -> Outcome:
+    """One seed, one run: the same figures each time, but for how long it took.
+
+    contested: only buyers that sign anything take part, so that every lie about a link is signed.
+    """
     began = time.perf_counter()
     loop = Loop(seed)
     market = Market(KeyPair(loop.random.randbytes(32)))
     buyers, stages = make_people(loop.random)
     everyone = [provider for stage in stages for provider in stage]
     hands = {p.key.peer_id: HandingIn(loop, p, market) for p in everyone}
+    if contested:
+        buyers = [buyer for buyer in buyers if buyer.role is PayerRole.CARELESS]
     world = _World(loop, market, buyers, stages, hands)
     for buyer in buyers:
         market.fund(buyer.name)
@@ -93,14 +114,36 @@ def simulate(sessions: int, seed: int) -> Outcome:
     loop.run()
     now_s = BEGIN_S + int(loop.now) + SETTLE_AFTER_S
     market.settle(now_s)
-    disputes, proposed = market.rule_all(now_s)
+    judgement = market.rule_all(now_s)
     violations, report = market.verdict(now_s)
-    honest = {str(p.key.peer_id) for p in everyone if p.is_honest}
+    proven = market.equivocations()
+    refused = frozenset[bytes]().union(*(hand.refused for hand in hands.values()))
     return Outcome(
-        seed, sessions, Losses.of(world.played, market), violations, report, disputes, proposed,
-        sorted(market.blamed & honest), len(market.blamed), market.equivocations(), market,
-        time.perf_counter() - began,
-    )  # fmt: skip
+        seed=seed,
+        sessions=sessions,
+        losses=Losses.of(world.played, market),
+        behaviours=Behaviours.of(world.played, market, proven, refused),
+        violations=violations,
+        audit=report,
+        judgement=judgement,
+        **_blame(everyone, judgement),
+        equivocations=len(proven),
+        market=market,
+        wall_s=time.perf_counter() - began,
+    )
+
+
+def _blame(everyone: Sequence[Provider], judgement: Judgement) -> _Blame:
+    """Who of them was blamed, rightly and wrongly."""
+    liars = {str(p.key.peer_id): p.role.value for p in everyone if p.role in LINK_LIARS}
+    contradicted = frozenset[str]().union(
+        *judgement.decided, *judgement.both, *judgement.undecidable
+    )
+    return {
+        "liars_blamed": Counter(liars[each] for each in judgement.blamed & liars.keys()),
+        "liars_contradicted": Counter(liars[each] for each in contradicted & liars.keys()),
+        "blamed_wrongly": sorted(judgement.blamed - liars.keys()),
+    }
 
 
 def _begin(world: _World) -> None:
@@ -139,9 +182,13 @@ def _begin(world: _World) -> None:
 def _place_accomplice(world: _World, providers: list[Provider]) -> None:
     """A payer that cheats with a provider gets it onto its route now and then."""
     rng = world.loop.random
-    stage = rng.randrange(len(providers))
-    if liars := [p for p in world.stages[stage] if p.role is ProviderRole.LIE]:
-        providers[stage] = rng.choice(liars)
+    role = rng.choice(sorted(LINK_LIARS))
+    liars = [[p for p in stage if p.role is role] for stage in world.stages]
+    present = [stage for stage, some in enumerate(liars) if some]
+    # a pair stands side by side; of the others there is one on a route
+    placed = present if role is ProviderRole.PAIR else [rng.choice(present)]
+    for stage in placed:
+        providers[stage] = rng.choice(liars[stage])
 
 
 def _steps(loop: Loop) -> list[tuple[StepKind, int]]:
@@ -168,7 +215,8 @@ def _leases(
     prompt = sum(count for kind, count in steps if kind is StepKind.PREFILL)
     output = sum(count for kind, count in steps) - prompt
     work = work_bound(
-        layers=LAYERS_PER_STAGE, prompt_tokens=prompt, output_tokens=output + 8,
+        # room enough for who claims twice of everything
+        layers=LAYERS_PER_STAGE, prompt_tokens=2 * prompt, output_tokens=2 * output + 8,
         bytes_per_token=WireDtype.FP32.row_bytes(HIDDEN),
     )  # fmt: skip
     return [

@@ -16,6 +16,7 @@ def end(hop: int, *, session: str = "session", **changes) -> LinkEnds:
     fields = {
         "lease_id": id_of(f"{session} {hop}"),
         "session_id": id_of(session),
+        "hold_id": id_of(f"{session} hold"),
         "provider": key_of(f"provider {hop}").peer_id,
         "hop_index": hop,
         "hop_count": 3,
@@ -75,11 +76,48 @@ def test_before_the_first_step_hashes_say_nothing():
     assert find_mismatches(ends) == []
 
 
-def test_bytes_are_compared_only_where_both_count_from_the_same_start():
-    for changes in ({"epoch": 1}, {"tokens": 4}):
+def test_bytes_are_compared_only_where_both_count_the_same_tokens():
+    for changes, expected in (({"epoch": 1}, 1), ({"tokens": 4}, 0)):
         ends = [dataclasses.replace(e, epoch=changes.get("epoch", 0)) for e in HONEST]
         ends[1] = dataclasses.replace(ends[1], bytes_in=1, bytes_out=1, **changes)
-        assert find_mismatches(ends) == []
+        assert len(find_mismatches(ends[:2])) == expected
+
+
+def test_a_head_cannot_frame_two_honest_hops_by_a_replay():
+    """In whatever epoch: a replay is received, but nobody bills it as sent."""
+    replayed = [dataclasses.replace(e, bytes_out=200) for e in HONEST[:2]]
+    assert find_mismatches(replayed) == []
+    assert find_mismatches([dataclasses.replace(e, epoch=1) for e in replayed]) == []
+    # who had no replay, by its own word, has sent all that its neighbour can have received
+    greedy = dataclasses.replace(HONEST[1], bytes_in=2000)
+    assert len(find_mismatches([HONEST[0], greedy])) == 1
+
+
+def test_a_buyer_cannot_frame_hops_of_two_routes_under_one_session():
+    """A route that was drawn anew has the session's id, and runs at the same time if it likes."""
+    other = [
+        dataclasses.replace(
+            end(hop, hold_id=id_of("other hold"), lease_id=id_of(f"other {hop}")),
+            provider=key_of(f"other provider {hop}").peer_id,
+            previous=key_of(f"other provider {hop - 1}").peer_id,
+            next=key_of(f"other provider {hop + 1}").peer_id,
+            link_in_hash=digest(f"other link {hop}"),
+            link_out_hash=digest(f"other link {hop + 1}"),
+        )
+        for hop in range(2)
+    ]
+    first = [
+        dataclasses.replace(
+            e,
+            previous=key_of(f"provider {e.hop_index - 1}").peer_id,
+            next=key_of(f"provider {e.hop_index + 1}").peer_id,
+        )
+        for e in HONEST[:2]
+    ]
+    assert find_mismatches([*first, *other]) == []
+    # who was leased in a lost hop's place names whom it stands beside
+    joined = dataclasses.replace(other[1], previous=first[0].provider)
+    assert touched(find_mismatches([first[0], joined])) == {first[0].lease_id, joined.lease_id}
 
 
 def test_the_heads_own_links_are_not_compared():
@@ -88,7 +126,10 @@ def test_the_heads_own_links_are_not_compared():
 
 
 def test_a_replacement_at_the_same_place_is_compared_with_its_neighbours():
-    replacement = end(1, lease_id=id_of("new"), epoch=1, link_in_hash=digest("x"))
+    replacement = end(
+        1, lease_id=id_of("new"), hold_id=id_of("new"), epoch=1, link_in_hash=digest("x"),
+        previous=HONEST[0].provider, next=HONEST[2].provider,
+    )  # fmt: skip
     stays = [dataclasses.replace(HONEST[index], epoch=1) for index in (0, 2)]
     mismatches = find_mismatches([*stays, replacement, HONEST[1]])
     assert touched(mismatches) == {HONEST[0].lease_id, replacement.lease_id}
@@ -110,3 +151,6 @@ def test_ends_are_those_of_the_receipt():
     said = LinkEnds.of(lease, Watermark.of(receipt))
     assert (said.steps, said.tokens, said.bytes_in) == (5, 5, Work(0, 0, 5 * 1024).bytes_in)
     assert (said.link_in_hash, said.hop_index) == (receipt.link_in_hash, lease.hop_index)
+    assert (said.hold_id, said.previous, said.next) == (
+        lease.hold_id, lease.previous, lease.next,
+    )  # fmt: skip

@@ -176,7 +176,10 @@ def test_a_replacement_that_contradicts_who_was_paid_before_parks_both(session):
     amount = earned(session, PROVIDERS[2])
     assert amount > 0
     other = key_of("replacement")
-    new = lease_of("new", "other hold", provider=other, hop_index=1)
+    new = lease_of(
+        "new", "other hold", provider=other, hop_index=1,
+        previous=LEASES[0].provider, next=LEASES[2].provider,
+    )  # fmt: skip
     leased_hold(session, "other hold", [new])
     hand_in(session, new, provider=other, epoch=1, **words(1, link_out_hash=digest("lie")))
     (settled,) = settle(session)
@@ -195,7 +198,10 @@ def test_honest_repairs_park_nothing(session):
     hand_in(session, LEASES[2], epoch=1, **words(2))
     settle(session)
     other = key_of("replacement")
-    new = lease_of("new", "other hold", provider=other, hop_index=1)
+    new = lease_of(
+        "new", "other hold", provider=other, hop_index=1,
+        previous=LEASES[0].provider, next=LEASES[2].provider,
+    )  # fmt: skip
     leased_hold(session, "other hold", [new])
     hand_in(session, new, provider=other, epoch=1, **words(1))
     (settled,) = settle(session)
