@@ -23,11 +23,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=300, help="at least so many")
     parser.add_argument("--receipts", type=int, default=1_000_000, help="at least so many")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sessions", type=int, default=500, help="opened together, and a batch")
+    parser.add_argument("--sessions", type=int, default=250, help="opened together, and a batch")
     parser.add_argument("--per-lease", type=int, default=40, help="receipts under each lease")
     parser.add_argument("--hops", type=int, default=8, help="providers, and hops of a session")
     parser.add_argument("--payouts", type=int, default=200, help="asked for along the way")
     parser.add_argument("--loads", type=int, default=2, help="processes of providers")
+    parser.add_argument("--gateways", type=int, default=1, help="real ones, with real providers")
+    parser.add_argument("--only", nargs="*", default=[], metavar="ROLE", help="kill these alone")
     parser.add_argument("--keep", action="store_true", help="leave the directory of the run")
     parser.add_argument("--quiet", action="store_true")
     given = parser.parse_args(arguments)
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
                 engine=engine, kills=given.kills, receipts=given.receipts, seed=given.seed,
                 hops=given.hops, loads=given.loads, cohort_sessions=given.sessions,
                 receipts_per_lease=given.per_lease, payouts=given.payouts,
+                gateways=given.gateways, only=tuple(given.only),
                 keep=given.keep, quiet=given.quiet,
             )
         )  # fmt: skip

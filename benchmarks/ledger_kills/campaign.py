@@ -35,12 +35,15 @@ class Campaign:
     seed: int = 1
     hops: int = 8
     loads: int = 2
-    cohort_sessions: int = 500
+    cohort_sessions: int = 250
+    """Those of three cohorts are open together, and end well within their leases' ten minutes."""
     receipts_per_lease: int = 40
     buyers: int = 8
     payouts: int = 200
     gateways: int = 1
     """Real ones, before two real providers; 0: only the stand-ins."""
+    only: tuple[str, ...] = ()
+    """Kinds of process that are killed; all where empty."""
     patient: bool = True
     """Whether the end waits for payouts without an answer: their deadline is two minutes."""
     keep: bool = False
@@ -57,7 +60,7 @@ def run_campaign(campaign: Campaign) -> Report:
         stage = start_stage(campaign, place)
         rng = random.Random(campaign.seed)
         checks = Checks(stage.database_url, stage.options.market_peer, NETWORK)
-        supervisor = Supervisor(stage, checks, rng, report)
+        supervisor = Supervisor(stage, checks, rng, report, only=campaign.only)
         try:
             _under_fire(campaign, stage, supervisor, report)
             _drain(campaign, stage, supervisor, report)
@@ -67,6 +70,7 @@ def run_campaign(campaign: Campaign) -> Report:
             _note_pool(stage, report.proof)
         except BaseException:
             report.note_checks(checks)
+            stage.stop()
             kept = root.rename(root.with_name(f"{root.name}-kept"))
             sys.stderr.write(f"{report.table()}\nthe logs are in {kept}\n")
             raise

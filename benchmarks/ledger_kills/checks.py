@@ -23,6 +23,7 @@ from ledger.database import Session
 from ledger.invariants import Violation
 from ledger.log_check import check_log
 from marketplace.db import Database
+from marketplace.errors import DatabaseUnavailable
 from marketplace.market import Market
 from marketplace.payments.reconciling.service import reconcile
 from protocol.identity import PeerId
@@ -113,7 +114,7 @@ class _Tier:
     names: tuple[str, ...]
     ended_at: float = 0.0
     lasted_s: float = 0.0
-    under_way: list[Future[_Outcome]] = field(default_factory=list)
+    under_way: list[Future[_Outcome | None]] = field(default_factory=list)
 
     def is_due(self) -> bool:
         return not self.under_way and time.monotonic() - self.ended_at > self.lasted_s / self.share
@@ -171,15 +172,14 @@ class Checks:
         """Wait for what is under way; the database may be killed meanwhile, unless `patient`."""
         tier.lasted_s = 0.0
         for name, future in zip(tier.names, tier.under_way, strict=False):
-            try:
-                outcome = future.result()
-            except OperationalError:
-                if patient:
-                    raise
-                self.cut_short[name] += 1
-            else:
+            outcome = future.result()
+            if outcome is not None:
                 self._note(outcome)
                 tier.lasted_s += outcome.seconds
+            elif patient:
+                raise DatabaseUnavailable()
+            else:
+                self.cut_short[name] += 1
         tier.under_way, tier.ended_at = [], time.monotonic()
 
     def _note(self, outcome: _Outcome) -> None:
@@ -200,8 +200,8 @@ class Checks:
         return found
 
 
-def _judge(name: str, place: _Place) -> _Outcome:
-    """One room's rules, in a process of its own."""
+def _judge(name: str, place: _Place) -> _Outcome | None:
+    """One room's rules, in a process of its own; None where the database was killed meanwhile."""
     key, origin = PeerId.from_text(place.market_peer), origin_of(place.network)
     deep: Mapping[str, Rule] = {
         "ledger.integrity": lambda session: integrity.check(session, key),
@@ -209,7 +209,11 @@ def _judge(name: str, place: _Place) -> _Outcome:
     }
     rule = deep.get(name) or _rule(name)
     assert rule is not None, "only rooms with rules are asked"
-    return _timed(name, rule, place.url)
+    try:
+        return _timed(name, rule, place.url)
+    except (DatabaseUnavailable, OperationalError):
+        # named here, for an error of the marketplace's does not travel between processes
+        return None
 
 
 def _timed(name: str, rule: Rule, url: str) -> _Outcome:

@@ -2,7 +2,6 @@
 killed says the same again, and the oracle knows every amount without asking anybody."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.ledger_kills.place import HIDDEN_SIZE, LAYERS_PER_HOP, RATES, Options
@@ -12,7 +11,7 @@ from protocol.money import Nanos, Work, amount_nanos
 from protocol.receipt import Receipt
 from protocol.tensor import WireDtype
 
-__all__ = ["ROW_BYTES", "SessionPlan", "final_amount", "plan_of", "receipts_of"]
+__all__ = ["ROW_BYTES", "SessionPlan", "amount_at", "plan_of", "receipts_of"]
 
 ROW_BYTES = WireDtype.BF16.row_bytes(HIDDEN_SIZE)
 
@@ -66,15 +65,9 @@ def receipts_of(
     return seal(receipt, plan.payer).encode()
 
 
-def final_amount(options: Options, plan: SessionPlan) -> Nanos:
-    """What each lease of the session earns."""
-    return amount_nanos(_work(options, plan, options.receipts_per_lease), RATES)
-
-
-def amounts_of(options: Options, plan: SessionPlan) -> Iterator[Nanos]:
-    """What each receipt says, by sequence from 1."""
-    for sequence in range(1, options.receipts_per_lease + 1):
-        yield amount_nanos(_work(options, plan, sequence), RATES)
+def amount_at(options: Options, plan: SessionPlan, sequence: int) -> Nanos:
+    """What each lease of the session has earned by this receipt; 0 before the first."""
+    return amount_nanos(_work(options, plan, sequence), RATES) if sequence else 0
 
 
 def _work(options: Options, plan: SessionPlan, sequence: int) -> Work:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.ledger_kills.moments import GATEWAY_POINTS
+
 __all__ = ["Failpoints", "named_in"]
 
 ROOT = Path(__file__).parents[2]
@@ -22,10 +24,19 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "head": ("head.",),
     "load": ("load.",),
     "payee": ("payee.",),
+    "gateway": ("gateway.",),
 }
 """Where each kind of process comes by. Cards, refunds and approvals are not in the workload: their
 points are for the tests of their rooms."""
-TIMES_MAX = {"market": 120, "settle": 6, "payout": 4, "head": 120, "load": 12, "payee": 10}
+TIMES_MAX = {
+    "market": 120,
+    "settle": 6,
+    "payout": 4,
+    "head": 120,
+    "load": 12,
+    "payee": 10,
+    "gateway": 4,
+}
 """The point is passed up to so many times before it kills: more where it is passed often."""
 
 
@@ -46,7 +57,7 @@ class Failpoints:
     reached: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By role and name."""
     missed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    names: frozenset[str] = field(default_factory=lambda: frozenset(named_in(*FOLDERS)))
+    names: frozenset[str] = field(default_factory=lambda: GATEWAY_POINTS | named_in(*FOLDERS))
 
     def choose(self, role: str) -> str:
         """NAME:COUNT for a new life of such a process, or empty if it has none."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ledger_kills.head DIRECTORY
 
-It runs no model: what a real gateway does besides is killed by `nodes.py`. Everything goes through
+It runs no model: real gateways with real hops stand beside it (`pool.py`). Everything goes through
 the marketplace's HTTP API; everything is in the journal before it is sent, so a head that was
 killed goes on where it was, with the same ids and the same words.
 """

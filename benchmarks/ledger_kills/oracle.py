@@ -2,6 +2,7 @@
 
 import time
 
+from benchmarks.ledger_kills.oracle_gateways import prove_gateways
 from benchmarks.ledger_kills.oracle_money import prove_money
 from benchmarks.ledger_kills.oracle_payouts import prove_payouts
 from benchmarks.ledger_kills.oracle_receipts import prove_receipts
@@ -18,9 +19,10 @@ def prove(place: Place, options: Options, database_url: str, *, patient: bool) -
     database = Database(database_url)
     try:
         with database.reading() as session:
-            prove_receipts(session, place, options, proof)
+            last = prove_receipts(session, place, options, proof)
             prove_payouts(session, place, proof, patient=patient)
-            prove_money(session, place, options, proof)
+            prove_money(session, place, options, proof, last)
+            prove_gateways(session, place, proof)
     finally:
         database.close()
     proof.seconds = time.monotonic() - started

@@ -2,11 +2,12 @@
 paid once; and all of it together, to the nano."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from benchmarks.ledger_kills.content import final_amount, plan_of
+from benchmarks.ledger_kills.content import amount_at, plan_of
 from benchmarks.ledger_kills.head_state import HeadState, Leased
 from benchmarks.ledger_kills.place import Options, Place
 from benchmarks.ledger_kills.report import Proof
@@ -47,8 +48,11 @@ class _Books:
     """What payees began with."""
 
 
-def prove_money(session: Session, place: Place, options: Options, proof: Proof) -> None:
-    """Fills in what concerns money."""
+def prove_money(
+    session: Session, place: Place, options: Options, proof: Proof, last: Mapping[str, int]
+) -> None:
+    """Fills in what concerns money. last: the sequence of each lease's last acknowledged receipt,
+    by lease id in hex."""
     state, books = HeadState.read(place.head_journal), _read(session)
     cash: dict[str, Nanos] = defaultdict(int)
     earned: dict[str, Nanos] = defaultdict(int)
@@ -57,7 +61,7 @@ def prove_money(session: Session, place: Place, options: Options, proof: Proof) 
         if session_place not in state.closed:
             _fault(proof, f"session {session_place} was leased and never closed")
             continue
-        _prove_session(state.leased[session_place], books, options, proof, cash, earned)
+        _prove_session(state.leased[session_place], books, options, proof, cash, earned, last)
     _prove_balances(session, proof, cash, earned, books)
     open_holds = session.execute(text(_OPEN_HOLDS)).scalar_one()
     proof.unacknowledged_holds = int(open_holds)
@@ -96,7 +100,7 @@ def _prove_topups(
         if topup_id in state.topped and moved != wanted:
             proof.paid_wrongly += 1
             _fault(proof, f"top-up {topup_id} of {line['n']} moved {moved}")
-    # what is left was paid in by others: the buyers of the real gateway
+    # what is left was paid in by others: the buyer at the real gateways
     proof.paid_in_nanos += sum(sum(moved) for moved in books.topups.values())
 
 
@@ -107,16 +111,19 @@ def _prove_session(
     proof: Proof,
     cash: dict[str, Nanos],
     earned: dict[str, Nanos],
+    last: Mapping[str, int],
 ) -> None:
     """Charged once, each hop credited once, and for exactly what its last receipt says."""
     plan = plan_of(options, leased.cohort, leased.index, leased.attempt)
-    each = final_amount(options, plan)
-    charged = with_fee_nanos(each * options.hops, options.fee_basis_points)
+    each = [amount_at(options, plan, last.get(lease, 0)) for lease in leased.lease_ids]
+    charged = with_fee_nanos(sum(each), options.fee_basis_points)
     moved, legs = books.charges[leased.hold_id], books.legs[leased.hold_id]
     proof.sessions += 1
     if len(moved) > 1:
         proof.paid_twice += 1
-    wanted = {str(options.provider_key(hop).peer_id): each for hop in range(options.hops)}
+    wanted = {
+        str(options.provider_key(hop).peer_id): amount for hop, amount in enumerate(each) if amount
+    }
     got: dict[str, Nanos] = defaultdict(int)
     fee = 0
     for credit, amount in legs:
@@ -128,7 +135,8 @@ def _prove_session(
             got[owner] += amount
         else:
             _fault(proof, f"hold {leased.hold_id} credited {credit}")
-    if moved != [charged] or dict(got) != wanted or fee != charged - each * options.hops:
+    right = ([charged] if charged else [], wanted, charged - sum(each))
+    if (moved, dict(got), fee) != right:
         proof.paid_wrongly += 1
         _fault(proof, f"hold {leased.hold_id} charged {moved}, not {charged}; its legs: {legs[:3]}")
     proof.charged_nanos += sum(moved)

@@ -8,7 +8,16 @@ from pathlib import Path
 from protocol.identity import KeyPair
 from protocol.money import Rates
 
-__all__ = ["HIDDEN_SIZE", "LAYERS_PER_HOP", "MODEL", "Buyer", "Options", "Place"]
+__all__ = [
+    "HIDDEN_SIZE",
+    "LAYERS_PER_HOP",
+    "MODEL",
+    "RATES",
+    "Buyer",
+    "Options",
+    "Place",
+    "PoolOptions",
+]
 
 MODEL = "kills"
 LAYERS_PER_HOP = 4
@@ -76,6 +85,35 @@ class Options:
         data = json.loads(text)
         buyers = tuple(Buyer(**buyer) for buyer in data.pop("buyers"))
         return cls(**data | {"markets": tuple(data["markets"]), "buyers": buyers})
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What the buyer at the real gateways is told."""
+
+    seed: int
+    model: str
+    account_id: str
+    api_key: str
+    paid_in_nanos: int
+    ports: tuple[int, ...]
+    """Of the gateways' API."""
+    passages: tuple[int, ...]
+    """Ports that lead to the marketplaces: one for each gateway, the last for all providers."""
+    nodes: tuple[str, ...]
+    """Names of the providers."""
+    window_tokens: int
+    credit_windows: int
+
+    @property
+    def credit_tokens(self) -> int:
+        """Rows a hop works ahead of its last receipt, before the step that it is in."""
+        return self.window_tokens * self.credit_windows
+
+    @classmethod
+    def decode(cls, text: str) -> "PoolOptions":
+        data = json.loads(text)
+        return cls(**data | {name: tuple(data[name]) for name in ("ports", "passages", "nodes")})
 
 
 class Place:
@@ -146,6 +184,44 @@ class Place:
     def stripe_book(self) -> Path:
         """The processor's transfers, as it last told them."""
         return self.root / "stripe.json"
+
+    @property
+    def pool_path(self) -> Path:
+        """What is known of the real pool; not there where there is none."""
+        return self.root / "pool.json"
+
+    def pool(self) -> PoolOptions:
+        return PoolOptions.decode(self.pool_path.read_text())
+
+    @property
+    def pool_ready(self) -> Path:
+        """From when it is there, the gateways are asked."""
+        return self.root / "pool.ready"
+
+    def node_home(self, name: str) -> Path:
+        return self.root / name
+
+    def gateway_life(self, gateway: int) -> Path:
+        """Who the gateway is at the moment, and at which point it is to die."""
+        return self.root / f"gateway-{gateway}.life"
+
+    def gateway_begun(self, gateway: int) -> Path:
+        """Process id of the life that has opened a session."""
+        return self.root / f"gateway-{gateway}.begun"
+
+    @property
+    def asker_journal(self) -> Path:
+        return self.root / "asker.journal"
+
+    @property
+    def hops_journal(self) -> Path:
+        """What the providers say that they have carried."""
+        return self.root / "hops.journal"
+
+    @property
+    def asker_done(self) -> Path:
+        """Every gateway has given its last answer."""
+        return self.root / "asker.done"
 
     @property
     def options_path(self) -> Path:

@@ -87,6 +87,11 @@ class Program:
         self._process.wait()
         return self._process.returncode == -signal.SIGKILL
 
+    def terminate(self) -> None:
+        """SIGTERM, if it lives; it ends in its own time."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
     def stop(self, timeout_s: float) -> int | None:
         """SIGTERM, and SIGKILL after `timeout_s`; the exit code."""
         if self._process is None:

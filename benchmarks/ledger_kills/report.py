@@ -26,17 +26,21 @@ class Answers:
     """Tries that no session came of: nobody listened, or there was no route just then."""
     sessions: int = 0
     signed_to_the_end: int = 0
-    """Answers whose hops were all paid to the last row, exactly."""
+    """Sessions whose hops were all paid to the last row, exactly."""
     never_closed: int = 0
-    """Sessions whose gateway died: resolved when their time was over."""
+    """Sessions whose gateway died before it could say that they are over: resolved when their
+    time for receipts was."""
     repaired: int = 0
     overdue: int = 0
     """Holds resolved at the very end, by a clock that was put forward."""
     unsigned_rows: int = 0
-    """Rows that hops have run for killed gateways without a receipt: their loss, summed over hops,
-    as far as the buyer's pieces show it."""
+    """Rows that hops have run for killed gateways and have no receipt for, by their own meters."""
+    unsigned_nanos: int = 0
+    """What these would have earned: the providers' loss."""
     unsigned_rows_max: int = 0
     """Of one session at one hop: at most the credit and one step."""
+    rows_in_vain: int = 0
+    """Drafted and not taken: run, and paid for."""
     refused_receipts: int = 0
     charged_nanos: int = 0
 
@@ -46,9 +50,11 @@ class Answers:
             f"  real gateways: {self.questions} questions, {self.whole} answers whole, "
             f"{self.broken} broken, {self.given_up} given up, {self.refused} tries in vain; "
             f"{self.sessions} sessions, {self.never_closed} of killed gateways "
-            f"({self.overdue} resolved by a clock put forward), {self.signed_to_the_end} answers "
+            f"({self.overdue} resolved by a clock put forward), {self.signed_to_the_end} "
             f"signed to the end, {self.repaired} repaired; unsigned by killed gateways "
-            f"{self.unsigned_rows} rows, at most {self.unsigned_rows_max} at a hop; receipts "
+            f"{self.unsigned_rows} rows ({self.unsigned_nanos:,} nanos), at most "
+            f"{self.unsigned_rows_max} at a hop; "
+            f"drafted in vain {self.rows_in_vain} rows; receipts "
             f"refused {self.refused_receipts}; charged {self.charged_nanos:,}"
         )
 
@@ -59,6 +65,8 @@ class Proof:
 
     receipts_acknowledged: int = 0
     receipts_stored: int = 0
+    late: int = 0
+    """Handed in when their lease's time was over, refused, and not paid."""
     lost: int = 0
     """Acknowledged, and not in the ledger and its log under that leaf index with those bytes."""
     paid_twice: int = 0
@@ -163,7 +171,7 @@ class Report:
         proof = self.proof
         lines += [
             f"acknowledged receipts {proof.receipts_acknowledged:,}, stored "
-            f"{proof.receipts_stored:,}",
+            f"{proof.receipts_stored:,}, refused as too late {proof.late:,}",
             f"  lost {proof.lost}, paid twice {proof.paid_twice}, paid wrongly "
             f"{proof.paid_wrongly}, nanos unaccounted {proof.unaccounted_nanos}",
             f"  sessions {proof.sessions:,}, top-ups {proof.topups:,}, payouts {proof.payouts:,} "

@@ -11,8 +11,10 @@ from sqlalchemy import text
 
 from benchmarks.ledger_kills import setting
 from benchmarks.ledger_kills.client import Client
+from benchmarks.ledger_kills.ending import PoolEnd
 from benchmarks.ledger_kills.payees import make_payees
 from benchmarks.ledger_kills.place import Options, Place
+from benchmarks.ledger_kills.pool import CREDIT_WINDOWS, WINDOW_TOKENS, Pool
 from benchmarks.ledger_kills.postgres import Postgres
 from benchmarks.ledger_kills.processes import Program, console_script
 from marketplace.app import create_market
@@ -36,7 +38,9 @@ FEE_BASIS_POINTS = 537
 STOP_S = 15.0
 LOAD_ROLES = ("head", "load", "payee")
 """They end by themselves, when there is nothing more to do."""
-UNSETTLED = "SELECT COUNT(*) FROM ledger_hold WHERE closed AND charged_nanos IS NULL"
+UNSETTLED = (
+    "SELECT COUNT(*) FROM ledger_hold WHERE closed AND charged_nanos IS NULL AND buyer <> :buyer"
+)
 UNPAID = (
     "SELECT COUNT(*) FROM market_payout WHERE state IN ('draft', 'reserved', 'submitting', 'held')"
 )
@@ -61,6 +65,8 @@ class Stage:
     """The settings of the marketplace's programs."""
     payees: int = 0
     """Accounts that ask for payouts."""
+    pool: Pool | None = None
+    ending: PoolEnd | None = None
 
     def of(self, role: str) -> list[Program]:
         return [program for program in self.programs if program.role == role]
@@ -72,16 +78,23 @@ class Stage:
         """The head and the providers have ended, and nothing that is closed is unsettled; nor a
         payout unanswered, where one is `patient`."""
         ended = all(p.code == 0 for p in self.programs if p.role in LOAD_ROLES)
-        if not ended or self.count(UNSETTLED):
+        if not ended or self._unsettled():
             return False
-        return not (patient and self.payees and self.count(UNPAID))
+        if patient and self.payees and self.count(UNPAID):
+            return False
+        return self.ending is None or self.ending.is_over()
 
-    def count(self, query: str) -> int:
+    def _unsettled(self) -> int:
+        """Of the stand-ins; a gateway that was killed leaves sessions that end by their time."""
+        buyer = self.pool.options.account_id if self.pool else ""
+        return self.count(UNSETTLED, buyer=buyer)
+
+    def count(self, query: str, **given: str) -> int:
         """What a counting query gives."""
         database = Database(self.database_url)
         try:
             with database.reading() as session:
-                return int(session.execute(text(query)).scalar_one())
+                return int(session.execute(text(query), given).scalar_one())
         finally:
             database.close()
 
@@ -94,7 +107,8 @@ class Stage:
     def what_is_left(self) -> str:
         codes = {p.name: p.code for p in self.programs if p.role in LOAD_ROLES}
         unpaid = self.count(UNPAID) if self.payees else 0
-        return f"{codes}, {self.count(UNSETTLED)} holds unsettled, {unpaid} payouts open"
+        words = f"{codes}, {self._unsettled()} holds unsettled, {unpaid} payouts open"
+        return f"{words}; {self.ending.what_is_left()}" if self.ending else words
 
     def stop(self) -> None:
         """End everything, the database last."""
@@ -112,7 +126,9 @@ def start_stage(campaign: "Campaign", place: Place) -> Stage:
     for hop in range(campaign.hops):
         place.spool(hop).mkdir(parents=True)
     postgres, url = _database(campaign, place)
-    *ports, stripe_port = _free_ports(2 if postgres is None else 3)
+    markets_count = 1 if postgres is None else 2
+    all_ports = _free_ports(markets_count + 1 + 2 * campaign.gateways + 1)
+    ports, stripe_port = all_ports[:markets_count], all_ports[markets_count]
     env = {
         "PIECEWORK_MARKET_HOME": str(place.market_home),
         "PIECEWORK_MARKET_DATABASE_URL": url,
@@ -123,6 +139,8 @@ def start_stage(campaign: "Campaign", place: Place) -> Stage:
         "PIECEWORK_MARKET_STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
         "PIECEWORK_MARKET_STRIPE_API_BASE": f"http://127.0.0.1:{stripe_port}",
         "PIECEWORK_MARKET_PUBLIC_URL": f"http://127.0.0.1:{ports[0]}",
+        "PIECEWORK_MARKET_WINDOW_TOKENS": str(WINDOW_TOKENS),
+        "PIECEWORK_MARKET_CREDIT_WINDOWS": str(CREDIT_WINDOWS),
     }
     markets = [
         Program(
@@ -138,14 +156,16 @@ def start_stage(campaign: "Campaign", place: Place) -> Stage:
     stage.outside.append(Program("stripe", "outside", command, logs, env))
     stage.payees, stage.env = campaign.payouts, env
     try:
-        _start(campaign, stage, env)
+        _start(campaign, stage, env, tuple(all_ports[markets_count + 1 :]))
     except BaseException:
         stage.stop()
         raise
     return stage
 
 
-def _start(campaign: "Campaign", stage: Stage, env: dict[str, str]) -> None:
+def _start(
+    campaign: "Campaign", stage: Stage, env: dict[str, str], pool_ports: tuple[int, ...]
+) -> None:
     place, logs = stage.place, stage.place.root / "logs"
     for program in stage.outside:
         program.start()
@@ -158,6 +178,12 @@ def _start(campaign: "Campaign", stage: Stage, env: dict[str, str]) -> None:
     setting.register(stage.options)
     if campaign.payouts:
         make_payees(stage.options, place, stage.database_url, campaign.payouts)
+    if campaign.gateways:
+        pool = Pool.make(place, stage.options, campaign.gateways, pool_ports)
+        stage.pool, stage.ending = pool, PoolEnd(pool, stage.database_url)
+        stage.outside += pool.outside
+        stage.programs += pool.gateways
+        pool.start()
     place.stripe_faulty.touch()
     names = [job.name for job in JOBS]
     payout = [name for name in names if name.startswith(PAYOUT_JOBS)]
@@ -174,7 +200,7 @@ def _start(campaign: "Campaign", stage: Stage, env: dict[str, str]) -> None:
         command = [sys.executable, "-m", f"{MODULE}.payee", str(place.root)]
         stage.programs.append(Program("payee-0", "payee", command, logs, env))
     for program in stage.programs:
-        if program.role != "market":
+        if program.role not in ("market", "gateway"):
             program.start()
     _wait_offers(stage)
     command = [sys.executable, "-m", f"{MODULE}.head", str(place.root)]

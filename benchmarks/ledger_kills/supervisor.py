@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from benchmarks.ledger_kills.checks import Checks
 from benchmarks.ledger_kills.client import Client
 from benchmarks.ledger_kills.failpoints import Failpoints
+from benchmarks.ledger_kills.moments import Gateway
 from benchmarks.ledger_kills.processes import Program
 from benchmarks.ledger_kills.report import Report
 from benchmarks.ledger_kills.stage import LOAD_ROLES, Stage
 
 __all__ = ["Supervisor"]
 
-WEIGHTS = {"market": 5, "settle": 3, "payout": 3, "head": 2, "load": 2, "payee": 1, "postgres": 3}
+WEIGHTS = {
+    "market": 5, "settle": 3, "payout": 3, "head": 2, "load": 2, "payee": 1, "postgres": 3,
+    "gateway": 4,
+}  # fmt: skip
 """How often each kind of process is struck, next to one another."""
 GROUP_SIZES = (1, 1, 2, 3)
 """Processes that are killed at the same moment."""
@@ -26,6 +30,10 @@ ARMED_SHARE = 0.6
 """Of new lives: somewhat more than half, for some points are not reached."""
 ARMED_S = 10.0
 """A life with a fail-point that was not reached in this time is killed like any other."""
+GATEWAY_ARMED_S = 40.0
+"""Of a gateway, which needs a part of it to load its model, and is asked for one answer a time."""
+NO_MARKET = "did not answer"
+"""What a gateway says that starts while the marketplace is away: it ends, to be started again."""
 DATABASE_GONE_S = 15.0
 """A worker that starts while PostgreSQL is away may give up; whoever runs it starts it again."""
 KILLED = -9
@@ -33,13 +41,15 @@ KILLED = -9
 
 @dataclass(slots=True)
 class Supervisor:
-    """Of one stage. `may_arm`: whether new lives are given fail-points."""
+    """Of one stage. `may_arm`: whether new lives are given fail-points. `only`: kinds of process
+    that are killed; all where empty."""
 
     stage: Stage
     checks: Checks
     rng: random.Random
     report: Report
     may_arm: bool = True
+    only: tuple[str, ...] = ()
     _database_gone_at: float = -1e9
     _failpoints: Failpoints = field(init=False)
 
@@ -79,16 +89,20 @@ class Supervisor:
 
     def _roles(self) -> list[str]:
         roles = sorted({p.role for p in self.stage.programs if self._strikable(p.role)})
-        return [*roles, "postgres"] if self.stage.postgres else roles
+        roles += ["postgres"] if self.stage.postgres else []
+        return [role for role in roles if not self.only or role in self.only]
 
     def _strikable(self, role: str) -> list[Program]:
         """Those that live, and do not wait for their fail-point."""
         now = time.monotonic()
+        armed_s = GATEWAY_ARMED_S if role == "gateway" else ARMED_S
         return [
             program
             for program in self.stage.of(role)
             if program.code is None
-            and (not program.failpoint or now - program.started_at > ARMED_S)
+            and (not program.failpoint or now - program.started_at > armed_s)
+            # one that still loads would die again and again, and never sell anything
+            and (not isinstance(program, Gateway) or program.has_begun)
         ]
 
     def _strike_postgres(self) -> None:
@@ -107,8 +121,11 @@ class Supervisor:
             self._failpoints.note(program.role, program.failpoint, reached=True)
             self.report.killed(program.role, program.failpoint.partition(":")[0])
             return True
-        if program.role in LOAD_ROLES and code == 0:
+        if program.role in (*LOAD_ROLES, "gateway") and code == 0:
             return False
+        if program.role == "gateway" and NO_MARKET in program.tail():
+            self.report.gave_up[program.role] += 1
+            return True
         if time.monotonic() - self._database_gone_at < DATABASE_GONE_S:
             self.report.gave_up[program.role] += 1
             return True
@@ -117,7 +134,11 @@ class Supervisor:
     def _revive(self, dead: Sequence[Program]) -> None:
         """Start them, wait until they serve, and look at the books."""
         if self.stage.postgres is not None:
+            began_at = time.monotonic()
             self.stage.postgres.wait_ready()
+            if began_at - self._database_gone_at < DATABASE_GONE_S:
+                # it counts from when the database is back: its recovery takes as long as it takes
+                self._database_gone_at = time.monotonic()
         for program in dead:
             self._start(program)
         for program in dead:
