@@ -36,7 +36,9 @@ class HeadModel:
         """Read the text side of a model directory. Raises ConfigInvalid."""
         tokenizer = Tokenizer.from_directory(directory)
         template = ChatTemplate(tokenizer.chat_template or _PLAIN, tokenizer.special_tokens)
-        return cls(manifest, tokenizer, template, ends, now_s, drafting or DraftingKit())
+        # a kit that drafts nothing is false, and still what was asked for
+        kit = DraftingKit() if drafting is None else drafting
+        return cls(manifest, tokenizer, template, ends, now_s, kit)
 
 
 # For base models that come without a template: the turns, one under another.

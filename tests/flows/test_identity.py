@@ -6,6 +6,7 @@ import pytest
 
 from node.engine.backends import available_backends, load_engine
 from node.engine.store import TINY_MODEL, build_manifest, resolve_model
+from node.head.drafting.kit import NO_DRAFTING
 from node.head.models import HeadModel
 from protocol.route import Span
 from tests.flows.ring import RingModel, make_ring
@@ -44,6 +45,12 @@ def test_our_prompt_is_that_of_transformers(tmp_path):
     model = HeadModel.load(DIRECTORY, manifest, None, now_s=0)
     text = model.template.render([{"role": "user", "content": QUESTION}])
     assert tuple(model.tokenizer.encode(text)) == prompt
+    assert model.drafting
+
+
+def test_who_wants_no_drafting_gets_none(tmp_path):
+    manifest = model_of(tmp_path, ()).manifest
+    assert not HeadModel.load(DIRECTORY, manifest, None, now_s=0, drafting=NO_DRAFTING).drafting
 
 
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "open"])
