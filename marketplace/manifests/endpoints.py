@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 
 from marketplace.endpoints import MarketOf, Node
-from marketplace.errors import Malformed
+from marketplace.errors import Conflict, Malformed
 from marketplace.fields import parse_hex
 from marketplace.manifests import service
 from marketplace.manifests.schemas import ModelList
+from marketplace.market import Market
 
 __all__ = ["router"]
 
@@ -29,6 +30,14 @@ def put_manifest(
         digest = parse_hex(manifest_hash, HASH_BYTES)
     except ValueError as error:
         raise Malformed(f"The manifest's hash {error}.") from None
+    try:
+        _register(market, digest, body)
+    except Conflict:
+        # another put the same, or the same name, at this moment: now it is there to be seen
+        _register(market, digest, body)
+
+
+def _register(market: Market, digest: bytes, body: bytes) -> None:
     with market.database.transaction() as session:
         service.register(session, digest, body, now_s=market.clock.now_s())
 

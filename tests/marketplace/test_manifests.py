@@ -1,10 +1,12 @@
 """The catalogue."""
 
+import asyncio
 import dataclasses
 
 from protocol.identity import KeyPair
 from protocol.route import Span
 from tests.marketplace.world import Provider, error_of, manifest, three_providers
+from tests.postgres import both_engines
 
 
 async def models(world):
@@ -15,6 +17,11 @@ class TestRegister:
     async def test_again_is_no_error(self, world):
         await world.register(manifest())
         await world.register(manifest())
+        assert list(await models(world)) == ["tiny"]
+
+    @both_engines
+    async def test_all_at_once_is_no_error(self, world):
+        await asyncio.gather(*(world.register(manifest()) for _ in range(8)))
         assert list(await models(world)) == ["tiny"]
 
     async def test_the_hash_is_checked(self, world):
