@@ -7,7 +7,12 @@ WORKERS ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 STAMP := $(VENV)/.piecework-installed
-INSTALL := $(PIP) install --disable-pip-version-check --quiet --constraint constraints.txt
+INSTALL := $(PIP) install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
+# Most of what is ever imported, on every core; pip would compile the rest too, on one core.
+COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 \
+  -x '/(tests|transformers/models|torch/_inductor|torch/onnx|networkx|setuptools|mypyc?|pip)/' $(VENV)/lib
+# Tests start hundreds of processes that import the same files: whoever compiles one keeps it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint fmt types layers docs bench bench-wan bench-kills bench-ledger models interop vectors clean
@@ -21,7 +26,7 @@ demo: $(STAMP) ## start a market, three providers and a gateway; ask one questio
 	@$(BIN)/piecework demo $(DEMO)
 
 test: $(STAMP) ## all tests: style, types, import contracts, docs, packages, flows
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: test ## what CI runs
 
@@ -68,14 +73,16 @@ vectors: $(STAMP) ## rewrite the golden vectors: only when the wire changes on p
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# MLX has no build for every machine; without it a node serves with torch.
+# MLX has no build for every machine; without it a node serves with torch. What builds ours is there by then.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Piecework needs Python 3.11 or newer, and '$(PYTHON)' is not: try 'make setup PYTHON=python3.11'." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time takes some minutes." >&2
 	@$(INSTALL) --editable '.[dev]'
-	@$(INSTALL) --editable '.[mlx]' 2>$(VENV)/mlx.log || \
+	@$(INSTALL) --no-build-isolation --editable '.[mlx]' 2>$(VENV)/mlx.log || \
 	  echo "MLX does not install on this machine ($(VENV)/mlx.log says why): going on with torch alone." >&2
+	@$(COMPILE) || true  # it fails where a package brings templates that are no Python
 	@touch $@

@@ -16,6 +16,7 @@ import pytest
 from node.engine.torch_backend.families import MISSING, ROPE_TYPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+FAMILY_TESTS = Path(__file__).parent / "node" / "engine"
 MARKER = "family"
 CHECKS = {
     "cuts": "cut in two at every layer boundary, and in three",
@@ -62,7 +63,7 @@ class Recorder:
 
     def pytest_collection_modifyitems(self, items: Iterable[pytest.Item]) -> None:
         for item in items:
-            places = {_place(mark) for mark in item.iter_markers(MARKER)}
+            places = {place_of(mark) for mark in item.iter_markers(MARKER)}
             self._places[item.nodeid] = places
             self.collected |= places
 
@@ -72,7 +73,8 @@ class Recorder:
                 self.ticks[place] = self.ticks.get(place, True) and report.passed
 
 
-def _place(mark: pytest.Mark) -> tuple[str, str, str]:
+def place_of(mark: pytest.Mark) -> tuple[str, str, str]:
+    """(backend, family, check) of a `family` marker."""
     (family,) = mark.args
     check = mark.kwargs["check"]
     assert check in CHECKS, f"{check} is no column of docs/models.md"
@@ -81,7 +83,7 @@ def _place(mark: pytest.Mark) -> tuple[str, str, str]:
 
 def run(*options: str) -> Recorder:
     recorder = Recorder()
-    arguments = ["-q", "-m", MARKER, "tests/node/engine", *options]
+    arguments = ["-q", "-m", MARKER, str(FAMILY_TESTS), *options]
     status = pytest.main(arguments, plugins=[recorder])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise SystemExit(int(status))

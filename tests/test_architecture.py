@@ -5,6 +5,7 @@ one of docs/architecture.md, "Only here".
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def test_outside_package_is_imported_only_where_it_may_be(outside):
     allowed = ONLY_HERE[outside]
     elsewhere = [
         f"{module}:{line}"
-        for module, imported, line in IMPORTS
+        for module, imported, line in _imports()
         if imported == outside and not _is_in(module, allowed)
     ]
     assert not elsewhere, f"{outside} belongs in {allowed or 'no module yet'}"
@@ -131,7 +132,7 @@ def test_marketplace_keeps_database_and_http_in_their_own_files(outside):
     allowed = MARKETPLACE_FILES[outside]
     elsewhere = [
         f"{module}:{line}"
-        for module, imported, line in IMPORTS
+        for module, imported, line in _imports()
         if imported == outside
         and module.startswith("marketplace")
         and module.rpartition(".")[2] not in allowed
@@ -143,7 +144,7 @@ def test_marketplace_keeps_database_and_http_in_their_own_files(outside):
 def test_package_sees_no_more_of_the_outside_world_than_it_needs(package):
     outside = {
         imported
-        for module, imported, _ in IMPORTS
+        for module, imported, _ in _imports()
         if module.split(".")[0] == package
         and imported not in PACKAGES
         and imported not in sys.stdlib_module_names
@@ -155,8 +156,16 @@ def _is_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _imports() -> Iterator[tuple[str, str, int]]:
-    """(importing module, top-level imported package, line), lazy imports too."""
+@functools.cache
+def _imports() -> tuple[tuple[str, str, int], ...]:
+    """(importing module, top-level imported package, line), lazy imports too.
+
+    Not at import: every worker collects this file, and few run its tests.
+    """
+    return tuple(_read_imports())
+
+
+def _read_imports() -> Iterator[tuple[str, str, int]]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -166,6 +175,3 @@ def _imports() -> Iterator[tuple[str, str, int]]:
                         yield module, alias.name.split(".")[0], node.lineno
                 elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                     yield module, node.module.split(".")[0], node.lineno
-
-
-IMPORTS = tuple(_imports())

@@ -1,6 +1,7 @@
 """The style that a machine can hold (CONTRIBUTING.md): names, sizes, floats near money, prints."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,12 @@ SOURCES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_bytes()) for name, path in SOURCES.items()}
+
+
+@functools.cache
+def _trees() -> dict[str, ast.Module]:
+    """Not at import: every worker collects this file, and few run its tests."""
+    return {name: ast.parse(path.read_bytes()) for name, path in SOURCES.items()}
 
 
 def test_no_module_is_named_for_nothing():
@@ -53,7 +59,7 @@ def test_files_are_of_one_sitting_or_say_why_not():
 def test_functions_fit_on_a_screen_or_say_why_not():
     long = {
         f"{name}::{function.name}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for function in _functions(tree)
         if (function.end_lineno or 0) - function.lineno + 1 > FUNCTION_LINES_MAX
     }
@@ -63,7 +69,7 @@ def test_functions_fit_on_a_screen_or_say_why_not():
 def test_every_module_says_what_it_is():
     silent = [
         name
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         if tree.body and ast.get_docstring(tree) is None and "versions/" not in name
     ]
     assert not silent
@@ -78,7 +84,7 @@ def test_no_float_comes_near_money(name):
     # `/` alone divides Path objects too, but none of these files should need that either
     floats = [
         node.lineno
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(_trees()[name])
         if (isinstance(node, ast.Constant) and isinstance(node.value, float))
         or (isinstance(node, ast.Name) and node.id in ("float", "Decimal"))
         or (isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div))
@@ -89,7 +95,7 @@ def test_no_float_comes_near_money(name):
 def test_only_the_command_line_prints():
     printing = [
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         if not name.startswith(PRINTING)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
@@ -102,7 +108,7 @@ def test_only_the_command_line_prints():
 def test_no_bare_except_and_no_silenced_exception():
     silent = [
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ExceptHandler)
         and (
@@ -120,7 +126,7 @@ def test_no_bare_except_and_no_silenced_exception():
 def test_nothing_that_could_run_a_strangers_code():
     dangerous = [
         f"{name}:{node.lineno} {called}"
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if (called := _dangerous(node))
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import random
@@ -75,16 +76,24 @@ async def wait_until_free(live, *, timeout_s=1.0) -> float:
     return time.monotonic() - started
 
 
-def unsplit_answer(question, max_tokens):
-    """What transformers says with the whole model in fp32, greedily."""
+@functools.cache
+def unsplit_model():
+    """The whole model as transformers loads it, in fp32, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from node.engine.store import resolve_model
 
     directory = resolve_model("piecework/tiny", models_directory=None)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(directory)
+
+
+def unsplit_answer(question, max_tokens):
+    """What transformers says with the whole model, greedily."""
+    import torch
+
+    model, tokenizer = unsplit_model()
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt"
     )
