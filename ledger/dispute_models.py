@@ -10,7 +10,8 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Index, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
+from ledger.database import BigInt, BigIntOrNone, NanosColumn
+from ledger.digested import DigestedBase
 
 __all__ = [
     "REASON_CHARACTERS_MAX",
@@ -43,7 +44,7 @@ class DisputeState(StrEnum):
     RULED = "ruled"
 
 
-class EquivocationRow(Base, table=True):
+class EquivocationRow(DigestedBase, table=True):
     """Two receipts of one payer that contradict one another; one pair a lease is proof enough."""
 
     __tablename__: ClassVar[str] = "ledger_equivocation"
@@ -65,7 +66,7 @@ class EquivocationRow(Base, table=True):
     found_at_s: BigInt
 
 
-class DisputeRow(Base, table=True):
+class DisputeRow(DigestedBase, table=True):
     """One question about money that is nobody's meanwhile."""
 
     __tablename__: ClassVar[str] = "ledger_dispute"
@@ -97,7 +98,7 @@ class DisputeRow(Base, table=True):
     """The reason, as it stands in the log."""
 
 
-class DisputeLeaseRow(Base, table=True):
+class DisputeLeaseRow(DigestedBase, table=True):
     """What of one lease is parked in one dispute, and where a ruling sent it."""
 
     __tablename__: ClassVar[str] = "ledger_dispute_lease"
@@ -128,7 +129,7 @@ class DisputeLeaseRow(Base, table=True):
     to_buyer_nanos: BigIntOrNone = None
 
 
-class MismatchRow(Base, table=True):
+class MismatchRow(DigestedBase, table=True):
     """One link of which its two ends say different things."""
 
     __tablename__: ClassVar[str] = "ledger_mismatch"
@@ -159,7 +160,7 @@ class MismatchRow(Base, table=True):
     bytes_in: BigInt
 
 
-class LooseEndRow(Base, table=True):
+class LooseEndRow(DigestedBase, table=True):
     """A settled lease one of whose neighbours stood under another hold: compared when that comes.
 
     Of a session that was never repaired there is none.

@@ -1,7 +1,8 @@
 """The book's rows against themselves: what SQL cannot compute is computed here, a batch at a time.
 
-Transfers and receipts carry a key or a digest that follows from their other columns; a lane follows
-from its lease, which we signed, and from the receipt that counts, which payer and provider signed.
+Transfers and receipts carry a key or a digest that follows from their other columns, and so do the
+rows of every table in `ledger/digested.py`, the marketplace's among them; a lane follows from its
+lease, which we signed, and from the receipt that counts, which payer and provider signed.
 `ledger/invariants.py` has the sums, `ledger/log_check.py` the log and the signatures of receipts.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Column, Table, and_, select
 
 from ledger.database import Session, metadata
+from ledger.digested import broken_rows, digested
 from ledger.dispute_models import EquivocationRow
 from ledger.invariants import VIOLATIONS_PER_RULE_MAX, Violation
 from ledger.lane import Watermark
@@ -51,9 +53,15 @@ def check(session: Session, market_key: PeerId | None = None) -> list[Violation]
         _broken_transfers(session),
         _broken_receipts(session),
         _broken_lanes(session, market_key),
+        *(_contradicting(session, table) for table in digested()),
     ):
         violations += islice(found, VIOLATIONS_PER_RULE_MAX)
     return violations
+
+
+def _contradicting(session: Session, table: Table) -> Iterator[Violation]:
+    for detail in broken_rows(session, table):
+        yield Violation("rows", detail)
 
 
 def _broken_transfers(session: Session) -> Iterator[Violation]:
@@ -99,8 +107,8 @@ def _broken_lanes(session: Session, market_key: PeerId | None) -> Iterator[Viola
         if row["window_index"] not in (None, window_of(lease.issued_at_s)):
             wrong.append("receipt's window_index")
         if wrong:
-            detail = f"lease {row['lease_id'].hex()} says otherwise than its {', '.join(wrong)}"
-            yield Violation("I5", detail)
+            name = f"lease {row['lease_id'].hex()} of hold {row['hold_id'].hex()}"
+            yield Violation("I5", f"{name} says otherwise than its {', '.join(wrong)}")
 
 
 def _columns_of(

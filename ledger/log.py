@@ -152,7 +152,8 @@ class Log:
 
     def checkpoint_at(self, size_max: int | None = None) -> SignedCheckpoint | None:
         """The newest published checkpoint of at most `size_max` entries."""
-        query = select(_CHECKPOINT).order_by(_CHECKPOINT.c.size.desc()).limit(1)
+        columns = [_CHECKPOINT.c[each.name] for each in dataclasses.fields(SignedCheckpoint)]
+        query = select(*columns).order_by(_CHECKPOINT.c.size.desc()).limit(1)
         if size_max is not None:
             query = query.where(_CHECKPOINT.c.size <= size_max)
         row = self._session.execute(query).one_or_none()

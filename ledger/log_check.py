@@ -3,7 +3,7 @@
 I8  entries, hashes, nodes, tiles and the log's head follow from the entries; receipts are theirs.
 I9  every checkpoint is what was signed at its size, and so are its cosignatures; as all of them are
     compared with one growing tree, each is consistent with every earlier one.
-I10 the newest balance tree comes to its root and its sum, and its entry says so.
+I10 every balance tree is what its entry says; those whose nodes are kept come to root and sum.
 I14 replaying the entries gives the sums of every checkpoint and what each provider was credited.
 
 One pass, a page at a time: memory does not grow with the log, but for what a replay holds.
@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 
 from ledger.accounts import AccountCode
-from ledger.balance_tree import EMPTY, BalanceNode, build_levels, leaf_of, salt_of
+from ledger.balance_check import broken_balances
 from ledger.bundle import TOTALS
 from ledger.checkpoint import open_checkpoint, split_note
 from ledger.cosignature import verify_cosignature, witness_name
@@ -25,8 +25,8 @@ from ledger.database import Session, metadata
 from ledger.errors import AuditFailed
 from ledger.examine import CheckedEquivocation, CheckedReceipt, Entry, Flawed, examine_all
 from ledger.invariants import Violation
-from ledger.leaf import BalancesLeaf, LeafKind, ReceiptLeaf, decode_leaf, kind_of
-from ledger.log_models import BalanceNodeRow, BalanceSnapshotRow, CosignatureRow, TileRow
+from ledger.leaf import LeafKind, ReceiptLeaf, decode_leaf, kind_of
+from ledger.log_models import CosignatureRow, TileRow
 from ledger.models import AccountRow, CheckpointRow, LeafRow, LogHeadRow, NodeRow, ReceiptRow
 from ledger.replay import Replay
 from ledger.tiles import TILE_HASHES, TILE_HEIGHT, TileName
@@ -48,8 +48,6 @@ _CHECKPOINT = metadata.tables[CheckpointRow.__tablename__]
 _COSIGNATURE = metadata.tables[CosignatureRow.__tablename__]
 _RECEIPT = metadata.tables[ReceiptRow.__tablename__]
 _ACCOUNT = metadata.tables[AccountRow.__tablename__]
-_SNAPSHOT = metadata.tables[BalanceSnapshotRow.__tablename__]
-_BALANCE = metadata.tables[BalanceNodeRow.__tablename__]
 
 
 def check_log(
@@ -113,7 +111,8 @@ class _LogCheck:
         self._check_counts()
         self._check_head()
         self._check_credits()
-        self._check_balances()
+        for problem in broken_balances(self._session):
+            self._say("I10", problem)
         for problem in self._replay.problems:
             self._say("I14", problem)
 
@@ -213,6 +212,8 @@ class _LogCheck:
         size, edge = (head.size, head.frontier) if head else (0, b"")
         if (size, edge) != (self._frontier.size, self._frontier.encode()):
             self._say("I8", f"the log's head is not that of its {self._frontier.size} entries")
+        if head and head.id != 1:
+            self._say("I8", f"the log's head is row {head.id}, and nobody finds it there")
         last = self._session.execute(select(func.max(_CHECKPOINT.c.size))).scalar_one()
         if head and head.checkpoint_size != (last or 0):
             self._say("I9", f"the log's head says that {head.checkpoint_size} entries were signed")
@@ -228,46 +229,6 @@ class _LogCheck:
                 self._say("I14", f"{owner} was credited {credited}, and the log says otherwise")
         for owner in ours:
             self._say("I14", f"{owner} was credited nothing, and the log says otherwise")
-
-    def _check_balances(self) -> None:
-        query = select(_SNAPSHOT).order_by(_SNAPSHOT.c.leaf_index.desc()).limit(1)
-        row = self._session.execute(query).one_or_none()
-        if row is None:
-            return
-        name = f"balance tree {row.snapshot_id}"
-        if row.sum_nanos != row.liabilities_nanos:
-            self._say("I10", f"{name} owes {row.sum_nanos}, the book {row.liabilities_nanos}")
-        query = select(_LEAF.c.payload).where(_LEAF.c.leaf_index == row.leaf_index)
-        expected = BalancesLeaf(row.root, row.sum_nanos, row.account_count, row.taken_at_s)
-        try:
-            if decode_leaf(self._session.execute(query).scalar_one()) != expected:
-                self._say("I10", f"{name} is not what entry {row.leaf_index} says")
-            self._check_balance_nodes(row, name)
-        except AuditFailed as error:
-            self._say("I10", f"{name}: {error}")
-
-    def _check_balance_nodes(self, row: Row[Any], name: str) -> None:
-        query = (
-            select(_BALANCE)
-            .where(_BALANCE.c.snapshot_id == row.snapshot_id)
-            .order_by(_BALANCE.c.level, _BALANCE.c.node_index)
-        )
-        stored: dict[int, list[BalanceNode]] = {}
-        for node in self._session.execute(query):
-            found = BalanceNode(node.hash, node.sum_nanos)
-            stored.setdefault(node.level, []).append(found)
-            if node.level == 0:
-                salt = salt_of(row.secret, node.account)
-                if leaf_of(salt, node.account, node.sum_nanos) != found:
-                    self._say("I10", f"{name}: the leaf of {node.account} is not its balance's")
-        levels = build_levels(stored.get(0, []))
-        if [stored[level] for level in sorted(stored)] != levels:
-            self._say("I10", f"{name}: a node is not what lies below it")
-        root = levels[-1][0] if levels else EMPTY
-        if (root.hash, root.sum_nanos) != (row.root, row.sum_nanos):
-            self._say("I10", f"{name} does not come to its root")
-        if len(stored.get(0, [])) != row.account_count:
-            self._say("I10", f"{name} has another count of accounts")
 
 
 class _RowsBeside:

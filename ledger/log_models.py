@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, NanosColumn
+from ledger.digested import DigestedBase
 
 __all__ = ["BalanceNodeRow", "BalanceSnapshotRow", "CosignatureRow", "TileRow"]
 
@@ -34,7 +35,7 @@ class TileRow(Base, table=True):
     hashes: bytes = Field(max_length=8192)
 
 
-class CosignatureRow(Base, table=True):
+class CosignatureRow(DigestedBase, table=True):
     """What one witness signed under one checkpoint, as the line that stands in the note."""
 
     __tablename__: ClassVar[str] = "ledger_cosignature"
@@ -52,7 +53,7 @@ class CosignatureRow(Base, table=True):
     received_at_s: BigInt
 
 
-class BalanceSnapshotRow(Base, table=True):
+class BalanceSnapshotRow(DigestedBase, table=True):
     """What was owed at one moment: the root of its balance tree, and where the log says so."""
 
     __tablename__: ClassVar[str] = "ledger_balance_snapshot"

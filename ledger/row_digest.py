@@ -2,7 +2,8 @@
 
 A transfer's key follows from its code and ref, so nobody can write the same movement twice, under
 any name; its digest covers every other column. These catch accidents and careless hands. Who
-rewrites a row and its digest is caught by the sums that must agree, and by the public log.
+rewrites a row and its digest is caught by the sums that must agree, and by the public log. Rows of
+other tables have theirs from `ledger/digested.py`.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ __all__ = [
     "SECONDS_PER_WINDOW",
     "SHARDS",
     "receipt_digest",
+    "row_digest",
     "shard_of",
     "transfer_digest",
     "transfer_id",
@@ -31,6 +33,7 @@ SECONDS_PER_WINDOW = 86_400
 _ID_DOMAIN = b"piecework/transfer-id/v1\0"
 _TRANSFER_DOMAIN = b"piecework/transfer-row/v1\0"
 _RECEIPT_DOMAIN = b"piecework/receipt-row/v1\0"
+_ROW_DOMAIN = b"piecework/row/v1\0"
 _TRANSFER_COLUMNS = (
     "id",
     "debit",
@@ -67,6 +70,14 @@ def transfer_digest(row: Mapping[str, object]) -> bytes:
 def receipt_digest(row: Mapping[str, object]) -> bytes:
     """Over every other column of a receipt's row."""
     return _digest(_RECEIPT_DOMAIN + encode_canonical([row[name] for name in _RECEIPT_COLUMNS]))
+
+
+def row_digest(table: str, values: Mapping[str, object]) -> bytes:
+    """Over a row of any table: its name, and what each covered column says by name.
+
+    values: int, str, bytes, bool or None, as `decode_canonical` would give them.
+    """
+    return _digest(_ROW_DOMAIN + table.encode() + b"\0" + encode_canonical(values))
 
 
 def shard_of(hold_id: bytes) -> str:

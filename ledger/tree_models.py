@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, NanosColumn
+from ledger.digested import DigestedBase
 
 __all__ = ["CheckpointRow", "LeafRow", "LogHeadRow", "NodeRow"]
 
@@ -59,7 +60,7 @@ class LogHeadRow(Base, table=True):
     checkpoint_size: BigInt = 0
 
 
-class CheckpointRow(Base, table=True):
+class CheckpointRow(DigestedBase, table=True):
     """A signed size and root, with what the book said in the same transaction."""
 
     __tablename__: ClassVar[str] = "ledger_checkpoint"

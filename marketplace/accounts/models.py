@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt
+from ledger.database import BigInt
+from ledger.digested import DigestedBase
 
 __all__ = ["BuyerRow"]
 
 
-class BuyerRow(Base, table=True):
+class BuyerRow(DigestedBase, table=True):
     """Who pays. The money itself stands in the ledger, under `buyer_cash:{account_id}`."""
 
     __tablename__: ClassVar[str] = "market_account"

@@ -6,7 +6,8 @@ from sqlalchemy import CheckConstraint, Index
 from sqlmodel import Field
 
 from ledger import dispute_models
-from ledger.database import Base, BigInt
+from ledger.database import BigInt
+from ledger.digested import DigestedBase
 
 __all__ = ["STATEMENT_CHARACTERS_MAX", "StatementRow", "dispute_models"]
 
@@ -14,7 +15,7 @@ STATEMENT_CHARACTERS_MAX = 4000
 """About a page."""
 
 
-class StatementRow(Base, table=True):
+class StatementRow(DigestedBase, table=True):
     """What somebody concerned by a dispute has to say on it."""
 
     __tablename__: ClassVar[str] = "market_dispute_statement"

@@ -6,11 +6,12 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, text
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
+from ledger.digested import DigestedBase
 
 __all__ = ["BudgetRow", "KeyHoldRow", "KeyRow", "NonceRow"]
 
 
-class KeyRow(Base, table=True):
+class KeyRow(DigestedBase, table=True):
     """One API key. The secret itself is shown once and never stored."""
 
     __tablename__: ClassVar[str] = "market_api_key"
@@ -18,6 +19,7 @@ class KeyRow(Base, table=True):
         CheckConstraint("length(secret_hash) = 32", name="secret_hash"),
         CheckConstraint("requests_per_minute_max > 0", name="requests_per_minute_max"),
     )
+    NOT_COVERED: ClassVar[frozenset[str]] = frozenset({"last_used_at_s"})
 
     key_id: str = Field(primary_key=True, max_length=8)
     """The public part of the key's text."""
@@ -37,7 +39,7 @@ class KeyRow(Base, table=True):
     has the same one, so that both together spend no more than one might."""
 
 
-class BudgetRow(Base, table=True):
+class BudgetRow(DigestedBase, table=True):
     """What a key, with those that replaced it, may spend in a period, and hold open at once.
 
     spent + reserved <= limit at every moment: both grow by conditional updates alone.
@@ -51,6 +53,10 @@ class BudgetRow(Base, table=True):
         CheckConstraint("reserved_nanos >= 0 AND spent_nanos >= 0", name="amounts"),
         CheckConstraint("open_sessions >= 0", name="open_sessions"),
     )
+    NOT_COVERED: ClassVar[frozenset[str]] = frozenset(
+        {"reserved_nanos", "spent_nanos", "open_sessions"}
+    )
+    """Every request changes them: `keys.books` adds them up from the holds."""
 
     budget_id: str = Field(primary_key=True, max_length=8)
     """The id of the first key that had it."""
@@ -66,7 +72,7 @@ class BudgetRow(Base, table=True):
     open_sessions: BigInt = 0
 
 
-class KeyHoldRow(Base, table=True):
+class KeyHoldRow(DigestedBase, table=True):
     """Which key a hold was made with, and what of its budget it takes. Every paid hold has one."""
 
     __tablename__: ClassVar[str] = "market_key_hold"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import case, delete, func, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -63,7 +63,9 @@ class KeyRepository:
         """Write when each key (by id) was last used."""
         for key_id, used_at_s in uses.items():
             self._session.execute(
-                update(KeyRow).where(col(KeyRow.key_id) == key_id).values(last_used_at_s=used_at_s)
+                update(KeyRow)
+                .where(col(KeyRow.key_id) == key_id)
+                .values(last_used_at_s=used_at_s, row_digest=KeyRow.row_digest)
             )
 
 
@@ -103,7 +105,9 @@ class BudgetRepository:
             parallel_max = col(BudgetRow.parallel_max)
             query = query.where(or_(parallel_max.is_(None), opened < parallel_max))
         query = query.values(
-            reserved_nanos=reserved + amount_nanos, open_sessions=opened + int(opens)
+            reserved_nanos=reserved + amount_nanos,
+            open_sessions=opened + int(opens),
+            row_digest=BudgetRow.row_digest,
         )
         return bool(self._session.execute(query.returning(col(BudgetRow.budget_id))).first())
 
@@ -120,6 +124,7 @@ class BudgetRepository:
             .values(
                 reserved_nanos=col(BudgetRow.reserved_nanos) - amount_nanos,
                 spent_nanos=col(BudgetRow.spent_nanos) + charged_nanos,
+                row_digest=BudgetRow.row_digest,
             )
         )
 
@@ -127,7 +132,7 @@ class BudgetRepository:
         self._session.execute(
             update(BudgetRow)
             .where(col(BudgetRow.budget_id) == budget_id)
-            .values(open_sessions=col(BudgetRow.open_sessions) - 1)
+            .values(open_sessions=col(BudgetRow.open_sessions) - 1, row_digest=BudgetRow.row_digest)
         )
 
     def hold(self, hold_id: bytes) -> KeyHoldRow | None:
@@ -174,6 +179,30 @@ class BudgetRepository:
             query = query.where(KeyHoldRow.budget_id == budget_id)
         found = self._session.exec(query).all()
         return [(hold_id, charged) for hold_id, charged in found if charged is not None]
+
+    def unlike_their_holds(self, limit: int) -> Sequence[str]:
+        """Ids of budgets whose running sums are not those of their holds."""
+        held, of_period = (
+            col(KeyHoldRow.budget_id),
+            (col(KeyHoldRow.period_start_s) == col(BudgetRow.period_start_s)),
+        )
+        charged = col(KeyHoldRow.charged_nanos)
+        reserved = case((of_period & charged.is_(None), KeyHoldRow.amount_nanos), else_=0)
+        spent = case((of_period, func.coalesce(charged, 0)), else_=0)
+        opened = case((col(KeyHoldRow.is_open), 1), else_=0)
+        query = (
+            select(BudgetRow.budget_id)
+            .join(KeyHoldRow, held == col(BudgetRow.budget_id), isouter=True)
+            .group_by(col(BudgetRow.budget_id))
+            .having(
+                or_(
+                    func.sum(reserved) != col(BudgetRow.reserved_nanos),
+                    func.sum(spent) != col(BudgetRow.spent_nanos),
+                    func.sum(opened) != col(BudgetRow.open_sessions),
+                )
+            )
+        )
+        return self._session.exec(query.order_by(BudgetRow.budget_id).limit(limit)).all()
 
 
 class NonceRepository:

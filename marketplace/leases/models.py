@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, String, UniqueConstraint, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
+from ledger.database import BigInt, BigIntOrNone, NanosColumn
+from ledger.digested import DigestedBase
 
 __all__ = ["SessionHoldRow", "SessionRow"]
 
 
-class SessionRow(Base, table=True):
+class SessionRow(DigestedBase, table=True):
     """A paid session: who pays for it, and whether it is over."""
 
     __tablename__: ClassVar[str] = "market_session"
@@ -46,7 +47,7 @@ class SessionRow(Base, table=True):
     """Of the whole model; with key and model kept here so that usage is summed without terms."""
 
 
-class SessionHoldRow(Base, table=True):
+class SessionHoldRow(DigestedBase, table=True):
     """One hold of a session: that of its quote under epoch 0, and one for each replacement."""
 
     __tablename__: ClassVar[str] = "market_session_hold"

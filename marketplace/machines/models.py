@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, RowId
+from ledger.database import BigInt, BigIntOrNone, RowId
+from ledger.digested import DigestedBase
 
 __all__ = ["BindingRow", "DeviceCodeRow", "MachineRow"]
 
 
-class MachineRow(Base, table=True):
+class MachineRow(DigestedBase, table=True):
     """The account that a machine earns for now."""
 
     __tablename__: ClassVar[str] = "market_machine"
@@ -23,7 +24,7 @@ class MachineRow(Base, table=True):
     bound_at_s: BigInt
 
 
-class BindingRow(Base, table=True):
+class BindingRow(DigestedBase, table=True):
     """One time that a machine belonged to an account; the open one has no end. Never deleted."""
 
     __tablename__: ClassVar[str] = "market_binding"
@@ -42,7 +43,7 @@ class BindingRow(Base, table=True):
     unbound_by: str | None = Field(default=None, max_length=48)
 
 
-class DeviceCodeRow(Base, table=True):
+class DeviceCodeRow(DigestedBase, table=True):
     """A node that waits for a person to say whose it is (RFC 8628)."""
 
     __tablename__: ClassVar[str] = "market_device_code"

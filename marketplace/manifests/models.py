@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt
+from ledger.database import BigInt
+from ledger.digested import DigestedBase
 
 __all__ = ["ManifestRow"]
 
 
-class ManifestRow(Base, table=True):
+class ManifestRow(DigestedBase, table=True):
     """What the market needs of a manifest whose hash was checked; never changed.
 
     The tensors are not kept: nodes fetch weights elsewhere and check them against the hash.

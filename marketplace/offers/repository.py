@@ -1,6 +1,6 @@
 """Queries of `offers`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import delete, update
 from sqlmodel import Session, col, select
@@ -8,6 +8,9 @@ from sqlmodel import Session, col, select
 from marketplace.offers.models import OfferRow, PlacementRow
 
 __all__ = ["OfferRepository", "PlacementRepository"]
+
+ROWS_AT_ONCE = 1_000
+"""Few enough to be in memory, however many there are."""
 
 
 class OfferRepository:
@@ -59,6 +62,11 @@ class OfferRepository:
 
     def alive(self, now_s: int) -> Sequence[OfferRow]:
         return self._session.exec(select(OfferRow).where(col(OfferRow.expires_at_s) > now_s)).all()
+
+    def every(self) -> Iterator[OfferRow]:
+        """All rows, a page at a time."""
+        query = select(OfferRow).execution_options(yield_per=ROWS_AT_ONCE)
+        yield from self._session.exec(query)
 
 
 class PlacementRepository:

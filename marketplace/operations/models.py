@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone
+from ledger.database import BigInt, BigIntOrNone
+from ledger.digested import DigestedBase
 
 __all__ = ["ApprovalRow"]
 
 
-class ApprovalRow(Base, table=True):
+class ApprovalRow(DigestedBase, table=True):
     """Something that one operator asks for and another decides. It is never changed afterwards."""
 
     __tablename__: ClassVar[str] = "market_approval"

@@ -5,7 +5,8 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn
+from ledger.database import BigInt, BigIntOrNone, NanosColumn
+from ledger.digested import DigestedBase
 from marketplace.payments.inbox import models as inbox_models
 from marketplace.payments.reconciling import models as reconciling_models
 
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 
-class TopupRow(Base, table=True):
+class TopupRow(DigestedBase, table=True):
     """A buyer's wish to pay in; `paid_at_s` is set in the transaction that credits it."""
 
     __tablename__: ClassVar[str] = "market_topup"
@@ -36,7 +37,7 @@ class TopupRow(Base, table=True):
     paid_at_s: BigIntOrNone = None
 
 
-class PaymentEventRow(Base, table=True):
+class PaymentEventRow(DigestedBase, table=True):
     """A processor's event that was acted on; the same event again does nothing."""
 
     __tablename__: ClassVar[str] = "market_payment_event"
@@ -46,7 +47,7 @@ class PaymentEventRow(Base, table=True):
     received_at_s: BigInt
 
 
-class PaymentRow(Base, table=True):
+class PaymentRow(DigestedBase, table=True):
     """How a top-up is paid at the processor, and what of it has gone back."""
 
     __tablename__: ClassVar[str] = "market_payment"
@@ -79,7 +80,7 @@ class PaymentRow(Base, table=True):
     """Sum of its refunds that did not fail."""
 
 
-class BillingRow(Base, table=True):
+class BillingRow(DigestedBase, table=True):
     """An account at the processor: its customer, its card, and when to charge that by itself."""
 
     __tablename__: ClassVar[str] = "market_billing"
@@ -113,7 +114,7 @@ class BillingRow(Base, table=True):
     changed_at_s: BigInt = 0
 
 
-class RechargeRow(Base, table=True):
+class RechargeRow(DigestedBase, table=True):
     """A charge of a saved card while the buyer is away; one at a time for an account."""
 
     __tablename__: ClassVar[str] = "market_recharge"
@@ -145,7 +146,7 @@ class RechargeRow(Base, table=True):
     created_at_s: BigInt
 
 
-class RefundRow(Base, table=True):
+class RefundRow(DigestedBase, table=True):
     """Money on its way back to a card; it left the balance in the book before it was asked for."""
 
     __tablename__: ClassVar[str] = "market_refund"
@@ -176,7 +177,7 @@ class RefundRow(Base, table=True):
     created_at_s: BigInt
 
 
-class ChargebackRow(Base, table=True):
+class ChargebackRow(DigestedBase, table=True):
     """A card holder's bank took a top-up back: from the balance as far as it went."""
 
     __tablename__: ClassVar[str] = "market_chargeback"

@@ -5,7 +5,8 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn, RowId
+from ledger.database import BigInt, BigIntOrNone, NanosColumn, RowId
+from ledger.digested import DigestedBase
 from marketplace.payments.processor import NANOS_PER_CENT
 from marketplace.payouts.states import OPEN, PayoutState
 
@@ -27,7 +28,7 @@ def _states(states: frozenset[PayoutState] | type[PayoutState]) -> str:
 _IS_OPEN = text(f"state IN ({_states(OPEN)})")
 
 
-class RecipientRow(Base, table=True):
+class RecipientRow(DigestedBase, table=True):
     """Where an account's money goes: its account at the processor, as it was last seen."""
 
     __tablename__: ClassVar[str] = "market_recipient"
@@ -47,7 +48,7 @@ class RecipientRow(Base, table=True):
     """Time of the latest event that says the bank sent it back."""
 
 
-class PayoutTermsRow(Base, table=True):
+class PayoutTermsRow(DigestedBase, table=True):
     """When and from what amount an account is paid, and whether it is leaving."""
 
     __tablename__: ClassVar[str] = "market_payout_terms"
@@ -65,7 +66,7 @@ class PayoutTermsRow(Base, table=True):
     exit_at_s: BigIntOrNone = None
 
 
-class PayoutRow(Base, table=True):
+class PayoutRow(DigestedBase, table=True):
     """One payout: reserved in the book, sent once, and what became of it."""
 
     __tablename__: ClassVar[str] = "market_payout"
@@ -123,7 +124,7 @@ class PayoutRow(Base, table=True):
     changed_at_s: BigInt
 
 
-class AlarmRow(Base, table=True):
+class AlarmRow(DigestedBase, table=True):
     """Something about a payout that a person must see; the same alarm is raised once."""
 
     __tablename__: ClassVar[str] = "market_payout_alarm"
@@ -140,7 +141,7 @@ class AlarmRow(Base, table=True):
     seen_at_s: BigIntOrNone = None
 
 
-class ReleaseRow(Base, table=True):
+class ReleaseRow(DigestedBase, table=True):
     """A machine's earnings of one period as they left PROVIDER_EARNED, and why some are held."""
 
     __tablename__: ClassVar[str] = "market_release"
@@ -173,7 +174,7 @@ class ReleaseRow(Base, table=True):
     released_at_s: BigInt
 
 
-class HeldRow(Base, table=True):
+class HeldRow(DigestedBase, table=True):
     """One held part of a release, and when it was given back."""
 
     __tablename__: ClassVar[str] = "market_held"
@@ -210,7 +211,7 @@ class HeldRow(Base, table=True):
     """Less than the amount where a ruling took some of what was held."""
 
 
-class OutboxRow(Base, table=True):
+class OutboxRow(DigestedBase, table=True):
     """Something to do outside, written in the transaction that makes it necessary."""
 
     __tablename__: ClassVar[str] = "market_outbox"

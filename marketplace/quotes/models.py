@@ -5,12 +5,12 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, UniqueConstraint
 from sqlmodel import Field
 
-from ledger.database import Base
+from ledger.digested import DigestedBase
 
 __all__ = ["QuoteRow"]
 
 
-class QuoteRow(Base, table=True):
+class QuoteRow(DigestedBase, table=True):
     """One quote and its terms; accepted at most once."""
 
     __tablename__: ClassVar[str] = "market_quote"
@@ -18,6 +18,8 @@ class QuoteRow(Base, table=True):
         UniqueConstraint("session_id"),
         CheckConstraint("session_id IS NULL OR length(session_id) = 16", name="session_id"),
     )
+    NOT_COVERED: ClassVar[frozenset[str]] = frozenset({"session_id"})
+    """Set by every request that is paid: `quotes.books` compares it with the session."""
 
     quote_id: bytes = Field(primary_key=True, max_length=16)
     account_id: str = Field(max_length=32, foreign_key="market_account.account_id")

@@ -1,8 +1,11 @@
 """Queries of `quotes`."""
 
-from sqlalchemy import delete, update
-from sqlmodel import Session, col
+from collections.abc import Sequence
 
+from sqlalchemy import delete, update
+from sqlmodel import Session, col, select
+
+from marketplace.leases.models import SessionRow
 from marketplace.quotes.models import QuoteRow
 
 __all__ = ["QuoteRepository"]
@@ -29,11 +32,21 @@ class QuoteRepository:
                 update(QuoteRow)
                 .where(col(QuoteRow.quote_id) == quote_id)
                 .where(col(QuoteRow.session_id).is_(None))
-                .values(session_id=session_id)
+                .values(session_id=session_id, row_digest=QuoteRow.row_digest)
             )
             .rowcount
             == 1
         )
+
+    def of_other_sessions(self, limit: int) -> Sequence[bytes]:
+        """Ids of quotes that name a session which has another, or are named by one that they do
+        not know."""
+        query = (
+            select(QuoteRow.quote_id)
+            .join(SessionRow, col(SessionRow.quote_id) == col(QuoteRow.quote_id), isouter=True)
+            .where(col(QuoteRow.session_id).is_distinct_from(col(SessionRow.session_id)))
+        )
+        return self._session.exec(query.order_by(col(QuoteRow.quote_id)).limit(limit)).all()
 
     def forget_expired(self, before_s: int) -> None:
         """Remove quotes that ended before `before_s`."""

@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, RowId
+from ledger.database import BigInt, BigIntOrNone, RowId
+from ledger.digested import DigestedBase
 
 __all__ = ["FingerprintRow", "FreezeRow", "LinkAllowedRow", "VerificationRow"]
 
 
-class FreezeRow(Base, table=True):
+class FreezeRow(DigestedBase, table=True):
     """One reason for which nothing may leave an account; open until it is lifted, kept for ever."""
 
     __tablename__: ClassVar[str] = "market_freeze"
@@ -34,7 +35,7 @@ class FreezeRow(Base, table=True):
     lifted_at_s: BigIntOrNone = None
 
 
-class FingerprintRow(Base, table=True):
+class FingerprintRow(DigestedBase, table=True):
     """An account was seen with a card, a bank account or an address, of which we keep a SHA-256."""
 
     __tablename__: ClassVar[str] = "market_fingerprint"
@@ -54,7 +55,7 @@ class FingerprintRow(Base, table=True):
     last_seen_at_s: BigInt
 
 
-class VerificationRow(Base, table=True):
+class VerificationRow(DigestedBase, table=True):
     """An operator knows who stands behind the account; above what its history alone would say."""
 
     __tablename__: ClassVar[str] = "market_verification"
@@ -65,7 +66,7 @@ class VerificationRow(Base, table=True):
     verified_at_s: BigInt
 
 
-class LinkAllowedRow(Base, table=True):
+class LinkAllowedRow(DigestedBase, table=True):
     """An operator looked at two linked accounts: what one pays the other is payable."""
 
     __tablename__: ClassVar[str] = "market_link_allowed"

@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary
 from sqlmodel import Field
 
 from ledger.database import Base, BigInt, BigIntOrNone, RowId
+from ledger.digested import DigestedBase
 
 __all__ = [
     "AttemptRow",
@@ -18,7 +19,7 @@ __all__ = [
 ]
 
 
-class UserRow(Base, table=True):
+class UserRow(DigestedBase, table=True):
     """One person, known by an e-mail address."""
 
     __tablename__: ClassVar[str] = "market_user"
@@ -44,7 +45,7 @@ class UserRow(Base, table=True):
     password_changed_at_s: BigInt
 
 
-class MemberRow(Base, table=True):
+class MemberRow(DigestedBase, table=True):
     """A person's place in an account."""
 
     __tablename__: ClassVar[str] = "market_member"
@@ -60,7 +61,7 @@ class MemberRow(Base, table=True):
     created_at_s: BigInt
 
 
-class LoginRow(Base, table=True):
+class LoginRow(DigestedBase, table=True):
     """One web session: a person, signed in somewhere, acting for one of their accounts."""
 
     __tablename__: ClassVar[str] = "market_login"
@@ -83,7 +84,7 @@ class LoginRow(Base, table=True):
     """Moves on while it is used."""
 
 
-class RecoveryCodeRow(Base, table=True):
+class RecoveryCodeRow(DigestedBase, table=True):
     """A code that stands in for a lost authenticator, once."""
 
     __tablename__: ClassVar[str] = "market_recovery_code"
@@ -93,7 +94,7 @@ class RecoveryCodeRow(Base, table=True):
     code_hash: bytes = Field(primary_key=True, max_length=32)
 
 
-class InvitationRow(Base, table=True):
+class InvitationRow(DigestedBase, table=True):
     """A token that somebody was sent: to confirm, to set a password, to become something."""
 
     __tablename__: ClassVar[str] = "market_invitation"
@@ -115,7 +116,7 @@ class InvitationRow(Base, table=True):
     expires_at_s: int = Field(sa_type=BigInteger, index=True)
 
 
-class MailRow(Base, table=True):
+class MailRow(DigestedBase, table=True):
     """A letter to be sent. Nothing here sends it: `piecework-market operator mail` hands it on."""
 
     __tablename__: ClassVar[str] = "market_mail"

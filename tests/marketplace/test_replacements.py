@@ -4,8 +4,10 @@ import asyncio
 import secrets
 
 import pytest
+from sqlalchemy import update
 
 from ledger.invariants import check
+from marketplace.leases.models import SessionHoldRow
 from marketplace.leases.replacements import REPLACEMENTS_MAX
 from protocol.money import Rates, Work, with_fee_nanos
 from protocol.route import Span
@@ -355,10 +357,8 @@ class TestRefused:
 
     async def test_a_session_from_before_replacements(self, world, pool, buyer, paid):
         """Its route was not kept, so nothing can be put in its place."""
-        from sqlalchemy import text
-
         with world.market.database.transaction() as session:
-            session.execute(text("UPDATE market_session_hold SET terms = NULL"))
+            session.execute(update(SessionHoldRow).values(terms=None))
         assert error_of(await world.replace(buyer, paid)) == (409, "conflict")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from ledger.digested import broken_rows, digested
 from marketplace.app import create_app
 from marketplace.config import MarketConfig
 from protocol.envelope import open_envelope, seal
@@ -169,6 +170,9 @@ class World:
         return self
 
     async def __aexit__(self, *error):
+        with self.market.database.reading() as session:
+            # whatever a test did through the marketplace has left every row with its digest
+            assert contradicting(session) == []
         await self.http.aclose()
         await self._lifespan.__aexit__(*error)
 
@@ -272,6 +276,11 @@ class World:
         answer = await self.http.get(path, headers=buyer.headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+def contradicting(session) -> list[str]:
+    """Rows of any table that are not what their digest says."""
+    return [detail for table in digested() for detail in broken_rows(session, table)]
 
 
 def three_providers() -> list[Provider]:

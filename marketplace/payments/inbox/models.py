@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone
+from ledger.database import BigInt, BigIntOrNone
+from ledger.digested import DigestedBase
 
 __all__ = ["WebhookRow"]
 
 
-class WebhookRow(Base, table=True):
+class WebhookRow(DigestedBase, table=True):
     """A verified event of the processor's: kept once, acted on until it is done or given up."""
 
     __tablename__: ClassVar[str] = "market_webhook"

@@ -20,7 +20,7 @@ class WebhookRepository:
 
     def keep(self, row: WebhookRow) -> None:
         """Keep it, or do nothing where it is kept already."""
-        insert_missing(self._session, _WEBHOOK, [row.model_dump()])
+        insert_missing(self._session, _WEBHOOK, [row.model_dump(exclude={"row_digest"})])
 
     def take_due(self, now_s: int, again_at_s: int) -> WebhookRow | None:
         """The event that has waited longest, taken so that no other process has it too."""

@@ -5,12 +5,13 @@ from typing import ClassVar
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint
 from sqlmodel import Field
 
-from ledger.database import Base, BigInt, BigIntOrNone, NanosColumn, RowId
+from ledger.database import BigInt, BigIntOrNone, NanosColumn, RowId
+from ledger.digested import DigestedBase
 
 __all__ = ["FindingRow", "ReconciliationRow", "TransactionRow"]
 
 
-class TransactionRow(Base, table=True):
+class TransactionRow(DigestedBase, table=True):
     """A change of our balance at the processor, and the movement in the book that it is."""
 
     __tablename__: ClassVar[str] = "market_processor_transaction"
@@ -33,7 +34,7 @@ class TransactionRow(Base, table=True):
     ref: str = Field(default="", max_length=160)
 
 
-class ReconciliationRow(Base, table=True):
+class ReconciliationRow(DigestedBase, table=True):
     """One run: what both sides say at its end, in nanos, and how they differ."""
 
     __tablename__: ClassVar[str] = "market_reconciliation"
@@ -54,7 +55,7 @@ class ReconciliationRow(Base, table=True):
     findings_open: BigInt
 
 
-class FindingRow(Base, table=True):
+class FindingRow(DigestedBase, table=True):
     """One thing that the two sides tell differently; it stays until they agree."""
 
     __tablename__: ClassVar[str] = "market_finding"

@@ -42,4 +42,5 @@ def test_every_top_up_gets_its_payment_and_down_again_nothing_is_lost(database):
     downgrade(database, BEFORE)
     assert topups(database) == before
     upgrade(database)
-    assert topups(database) == before
+    # the newest version adds a digest to each
+    assert [row[:-1] for row in topups(database)] == [tuple(row) for row in before]

@@ -16,7 +16,7 @@ from marketplace.payouts.repository import PayoutRepository
 from marketplace.payouts.schedule import Schedule
 from protocol.identity import KeyPair
 from tests.marketplace.payouts.processor import BookedProcessor
-from tests.marketplace.world import HandClock
+from tests.marketplace.world import HandClock, contradicting
 
 DAY_S = 86_400
 
@@ -137,7 +137,7 @@ class PayoutWorld:
 
     def violations(self):
         with self.reading() as session:
-            return books.check(session) + check_book(session)
+            return books.check(session) + check_book(session) + contradicting(session)
 
     def close(self):
         self.market.database.close()
