@@ -1,6 +1,6 @@
 """Taking receipts: verified (both signatures, lease, order), logged and settled, each second.
 
-Two processes hand in batches as a marketplace's endpoint does: signatures before the transaction,
+Three processes hand in batches as a marketplace's endpoint does: signatures before the transaction,
 one transaction a batch, and holds settled as they become ready. Beside it the naive way: one
 receipt a transaction, one hold settled at a time. Every book is checked at the end.
 """
@@ -34,7 +34,8 @@ from protocol.identity import PeerId
 __all__ = ["rows"]
 
 ROUNDS = 3
-PROCESSES = 2
+PROCESSES = 3
+"""One more than cores: while one waits for the disk, another verifies."""
 HOLDS = 250
 """For each process: a provider's batch has one receipt of every lease it has in these."""
 NAIVE_HOLDS = 12
