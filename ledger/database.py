@@ -37,6 +37,10 @@ BUSY_TIMEOUT_MS = 30_000
 POOL_SIZE = 16
 POOL_OVERFLOW = 48
 """FastAPI runs synchronous endpoints in up to 40 threads, each with one session."""
+SERVER_POOL_OVERFLOW = 4
+"""A server takes 100 connections unless it is told otherwise: four processes and their workers must
+fit. More would not be faster; who finds none free waits, and nobody holds one while asking for
+another."""
 
 NAMING_CONVENTION: Mapping[str, str] = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -80,7 +84,7 @@ def open_database(url: str) -> Engine:
         # plain URLs mean the one driver that is installed
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
+        return create_engine(parsed, pool_size=POOL_SIZE, max_overflow=SERVER_POOL_OVERFLOW)
     if parsed.database in (None, "", ":memory:"):
         # every connection to :memory: is a database of its own, so there must be only one
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ledger.database import Session, open_database, reading
 from ledger.failpoint import reach
@@ -81,4 +82,7 @@ def _telling_why() -> Iterator[None]:
         yield
     except OperationalError as error:
         log.error("the database failed: %s", error.orig)
+        raise DatabaseUnavailable from error
+    except PoolTimeout as error:
+        log.error("no connection to the database was free: %s", error)
         raise DatabaseUnavailable from error

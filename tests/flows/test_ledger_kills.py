@@ -63,8 +63,8 @@ def prove(place) -> Proof:
     proof, options = Proof(), place.options()
     database = Database(f"sqlite:///{place.market_home / DATABASE_FILE}")
     with database.reading() as session:
-        prove_receipts(session, place, options, proof)
-        prove_money(session, place, options, proof)
+        last = prove_receipts(session, place, options, proof)
+        prove_money(session, place, options, proof, last)
         # what went out is the processor's to say, and is proved with it
         proof.paid_wrongly += proof.unaccounted_nanos % 10_000_000 != 0
     database.close()

@@ -1,7 +1,10 @@
 """Spend never passes the balance, however many ask at once: a file database and real threads."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import text
 
 from ledger.book import Book
 from ledger.database import Session
@@ -102,3 +105,21 @@ def test_replays_from_all_sides_while_settling_pay_once(file_engine):
     with Session(file_engine) as session, session.begin():
         assert Log(session).size == 2 * len(leases)
         assert check(session) == []
+
+
+def test_four_processes_never_ask_a_server_for_more_connections_than_it_takes(file_engine):
+    most, lock = 0, threading.Lock()
+
+    def ask(_: int) -> None:
+        nonlocal most
+        with Session(file_engine) as session, session.begin():
+            session.execute(text("SELECT 1"))
+            with lock:
+                most = max(most, file_engine.pool.checkedout())
+            time.sleep(0.02)
+
+    if file_engine.dialect.name == "sqlite":
+        return  # a file has no limit
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(ask, range(120)))
+    assert 1 < most <= 100 // 5
