@@ -79,7 +79,8 @@ def report(name, outcome, balance, topped_up, covers, took_s) -> bool:
     )
     print(
         f"{'':12} topped up {topped_up}, final balance {posted}, overspend {max(-posted, 0)}, "
-        f"unaccounted {topped_up - spent - posted}; {took_s:.1f} s"
+        f"{'spent on those cut' if ended['cut'] else 'unaccounted'} {topped_up - spent - posted}; "
+        f"{took_s:.1f} s"
     )
     return ended["served"] == covers and posted >= 0 and ended["cut"] == 0
 

@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import text
 
 from ledger.book import Book
@@ -119,7 +120,7 @@ def test_four_processes_never_ask_a_server_for_more_connections_than_it_takes(fi
             time.sleep(0.02)
 
     if file_engine.dialect.name == "sqlite":
-        return  # a file has no limit
+        pytest.skip("a file has no limit")
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(ask, range(120)))
     assert 1 < most <= 100 // 5
