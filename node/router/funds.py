@@ -3,7 +3,8 @@
 A session holds the most that it may cost and gives back what it did not use. So a buyer whose
 balance covers a request only once his other sessions have ended need not be refused: his requests
 wait in line, one line a key, and the first of it asks again until it gets the money, or hears that
-there will be none. Whoever comes while others wait goes behind them.
+there will be none. Whoever comes while others wait goes behind them; only an answer that runs asks
+before it stands in line, for the marketplace keeps back what it may need.
 """
 
 import asyncio
@@ -35,13 +36,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Line:
+    refused: PaymentRequired
+    """What the last one heard; a line begins with a refusal."""
     waiting: deque[asyncio.Event] = field(default_factory=deque)
     """One each; set when it is first."""
     urgent: int = 0
     """So many of them, at the front, are for answers that run already."""
     freed: asyncio.Event = field(default_factory=asyncio.Event)
-    refused: PaymentRequired | None = None
-    """What the last one heard."""
 
 
 class FundsQueue:
@@ -64,51 +65,51 @@ class FundsQueue:
     ) -> T:
         """What `attempt` gives, now or when money has come back.
 
-        `urgent`: an answer that runs goes before those that have not begun. Raises what `attempt`
-        raises; PaymentRequired of FUNDS_IN_FLIGHT after `wait_max_s`, or where too many wait.
+        `urgent`: an answer that runs asks at once, and goes before those that have not begun.
+        `wait_max_s`: in line; an attempt under way is never given up, for it may have been granted.
+        Raises what `attempt` raises; PaymentRequired of FUNDS_IN_FLIGHT after `wait_max_s`, or
+        where too many wait.
         """
         line = self._lines.get(key)
-        if line is None:
+        if line is None or urgent:
             try:
                 return await attempt()
             except PaymentRequired as error:
                 if error.code != FUNDS_IN_FLIGHT:
                     raise
-                line = self._lines.setdefault(key, _Line())
-                line.refused = error
+                line = self._lines.setdefault(key, _Line(error))
         self._check_room(line)
+        until_s = asyncio.get_running_loop().time() + wait_max_s
         with self._in_line(key, line, urgent=urgent) as is_first:
             try:
-                async with asyncio.timeout(wait_max_s):
+                async with asyncio.timeout_at(until_s):
                     await is_first.wait()
-                    return await self._try(line, attempt)
             except TimeoutError:
-                assert line.refused is not None, "a line begins with a refusal"
                 raise line.refused from None
+            return await self._try(line, attempt, until_s)
 
     def freed(self, key: str) -> None:
         """A session of this key is over: whoever is first shall ask again now."""
         if line := self._lines.get(key):
             line.freed.set()
 
-    async def _try(self, line: _Line, attempt: Callable[[], Awaitable[T]]) -> T:
-        delay_s = RETRY_S
+    async def _try(self, line: _Line, attempt: Callable[[], Awaitable[T]], until_s: float) -> T:
+        now_s, delay_s = asyncio.get_running_loop().time, RETRY_S
         while True:
             line.freed.clear()
             try:
                 return await attempt()
             except PaymentRequired as error:
                 line.refused = error
-                if error.code != FUNDS_IN_FLIGHT:
+                if error.code != FUNDS_IN_FLIGHT or now_s() >= until_s:
                     raise
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
+                async with asyncio.timeout_at(min(now_s() + delay_s, until_s)):
                     await line.freed.wait()
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
     def _check_room(self, line: _Line) -> None:
         if len(line.waiting) >= WAITING_MAX or self.waiting >= WAITING_IN_ALL_MAX:
-            assert line.refused is not None, "a line begins with a refusal"
             raise line.refused
 
     @contextlib.contextmanager

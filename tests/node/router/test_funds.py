@@ -64,6 +64,33 @@ async def test_they_are_served_in_the_order_in_which_they_came():
     assert queue.waiting == 0
 
 
+async def test_an_answer_that_runs_is_paid_beside_the_line():
+    queue, till = FundsQueue(), Till(0)
+    tasks = await begin(queue, till, "ab")
+    rich = Till(2)  # what is kept back for answers that run is there, whoever else waits
+    paid = [queue.buy("key", lambda name=name: rich.buy(name), urgent=True) for name in "xy"]
+    assert await asyncio.wait_for(asyncio.gather(*paid), 0.05) == ["x", "y"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_an_attempt_under_way_is_not_given_up():
+    queue, till = FundsQueue(), Till(0)
+    held = []
+
+    async def slow():
+        if not held:
+            held.append("asked")
+            return await till.buy("a")
+        await asyncio.sleep(0.1)
+        held.append("granted")
+        return "a"
+
+    assert await queue.buy("key", slow, wait_max_s=0.01) == "a"
+    assert held == ["asked", "granted"]
+
+
 async def test_a_refusal_is_told_to_each_in_turn():
     queue, till = FundsQueue(), Till(0)
     tasks = await begin(queue, till, "abc")
