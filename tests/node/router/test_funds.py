@@ -91,6 +91,23 @@ async def test_an_attempt_under_way_is_not_given_up():
     assert held == ["asked", "granted"]
 
 
+async def test_few_of_one_key_ask_at_once():
+    queue, asking, most = FundsQueue(), 0, 0
+
+    async def attempt():
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0.001)
+        asking -= 1
+
+    await asyncio.gather(*(queue.buy("key", attempt) for _ in range(50)))
+    assert most == funds.ASKING_MAX
+    most = 0
+    await asyncio.gather(*(queue.buy(f"key {n}", attempt) for n in range(50)))
+    assert most == 50  # other buyers wait for nobody
+
+
 async def test_a_refusal_is_told_to_each_in_turn():
     queue, till = FundsQueue(), Till(0)
     tasks = await begin(queue, till, "abc")
