@@ -1,7 +1,7 @@
 """What lies under Noise: the bytes of a TCP connection, or of a circuit through a relay.
 
 Lives in the muxer's thread. Reads are exact, so that messages may arrive in any number of pieces
-(D26), and until the handshake is over a stranger may send only so much (D27).
+(D26), and until the handshake is over we take only so much from a stranger (D27).
 """
 
 from contextlib import suppress
@@ -115,11 +115,12 @@ class Pipe(ReadWriteCloser):  # type: ignore[misc]
         """Exactly `n` bytes; fewer only at the end. Without `n` what is there."""
         wanted = 1 if n is None else n
         while len(self._buffer) < wanted:
-            data = await self._source.receive(self._chunk_bytes)
+            data = await self._source.receive(self._receivable_bytes())
             if not data:
                 break
             self.heard_at_s = trio.current_time()
-            self._count(len(data))
+            if self._allowed_bytes is not None:
+                self._allowed_bytes -= len(data)
             self._buffer += data
         end = len(self._buffer) if n is None else n
         taken = bytes(self._buffer[:end])
@@ -142,8 +143,11 @@ class Pipe(ReadWriteCloser):  # type: ignore[misc]
     def get_remote_address(self) -> Any:
         return None
 
-    def _count(self, size: int) -> None:
-        if self._allowed_bytes is not None:
-            self._allowed_bytes -= size
-            if self._allowed_bytes < 0:
-                raise ConnectionClosedError("The peer sent too much before it said who it is.")
+    def _receivable_bytes(self) -> int:
+        """No more than is allowed: who dials may send his first streams with the handshake's end,
+        and they wait in the network until it is over here too."""
+        if self._allowed_bytes is None:
+            return self._chunk_bytes
+        if self._allowed_bytes <= 0:
+            raise ConnectionClosedError("The peer sent too much before it said who it is.")
+        return min(self._chunk_bytes, self._allowed_bytes)
