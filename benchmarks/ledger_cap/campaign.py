@@ -7,6 +7,7 @@ import secrets
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from benchmarks.ledger_cap.case import CASES, MODEL, PROMPT, SPANS, UNDER_COUNTED, Case, price
 from benchmarks.ledger_cap.market import Market
@@ -18,6 +19,9 @@ from protocol.money import Nanos
 __all__ = ["run_case"]
 
 SETTLE_TIMEOUT_S = 120.0
+BYSTANDER_EVERY_S = 0.5
+BYSTANDER_REQUESTS_MAX = 1000
+"""His balance covers them all."""
 
 
 async def account(client: MarketClient, nanos: Nanos) -> str:
@@ -50,6 +54,9 @@ async def run_case(market: Market, name: str, requests: int, covers: int) -> boo
         await asyncio.gather(*(provider.offer() for provider in providers))
         topped_up = case.balance(covers)
         key = await account(first, topped_up)
+        rich = await account(first, BYSTANDER_REQUESTS_MAX * price(PROMPT, case.max_tokens))
+        over = asyncio.Event()
+        bystander = asyncio.create_task(stand_by(gateways, case, rich, over))
         began = time.monotonic()
         await asyncio.gather(
             *(
@@ -60,12 +67,33 @@ async def run_case(market: Market, name: str, requests: int, covers: int) -> boo
             )
         )
         took_s = time.monotonic() - began
+        over.set()
+        tell_bystander(await bystander)
         balance = await settled(first, key)
         good = report(name, outcome, balance, topped_up, covers, took_s)
         tell_holds(market)
         if name == "wrong-count":
             good &= await under_counted(first, gateways, case, outcome)
     return good
+
+
+async def stand_by(
+    gateways: Sequence[Gateway], case: Case, key: str, over: asyncio.Event
+) -> list[float]:
+    """Another buyer at the same gateways: how long each of his requests took to begin."""
+    took_s: list[float] = []
+    while not over.is_set() and len(took_s) < BYSTANDER_REQUESTS_MAX:
+        took_s.append(await gateways[len(took_s) % len(gateways)].begin_s(case, key))
+        await asyncio.sleep(BYSTANDER_EVERY_S)
+    return took_s
+
+
+def tell_bystander(took_s: list[float]) -> None:
+    median_ms, longest_ms = statistics.median(took_s) * 1e3, max(took_s) * 1e3
+    print(
+        f"{'':12} another buyer meanwhile: quote and hold p50 {median_ms:.0f} ms, longest "
+        f"{longest_ms:.0f} ms over {len(took_s)}"
+    )
 
 
 def report(name, outcome, balance, topped_up, covers, took_s) -> bool:

@@ -152,6 +152,17 @@ class Gateway:
         statuses = await asyncio.gather(*takes)
         assert set(statuses) == {"accepted"}, statuses
 
+    async def begin_s(self, case: Case, api_key: str) -> float:
+        """How long the first half of a request takes: quote, hold and leases; nothing is used."""
+        request = RouteRequest(
+            MODEL, PROMPT, case.max_tokens, WireDtype.BF16, sealed=True, api_key=api_key
+        )
+        began_s = time.monotonic()
+        plan = await self._router.plan(request)
+        took_s = time.monotonic() - began_s
+        await self._router.session_over(plan.session_id, api_key)
+        return took_s
+
     async def overstate(self, case: Case, api_key: str, counted: int) -> str:
         """Head and hop together claim the whole prompt, of which a part was leased."""
         request = RouteRequest(
