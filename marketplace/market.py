@@ -8,6 +8,7 @@ from marketplace.config import MarketConfig
 from marketplace.db import Database
 from marketplace.matching import OfferIndex
 from marketplace.payments.processor import PayoutProcessor, Processor
+from marketplace.turns import Turns
 from marketplace.users.passwords import Passwords
 from protocol.identity import KeyPair
 
@@ -26,4 +27,5 @@ class Market:
     payout_processor: PayoutProcessor
     index: OfferIndex = field(default_factory=OfferIndex)
     key_uses: KeyUses = field(default_factory=KeyUses)
+    turns: Turns = field(default_factory=Turns)
     passwords: Passwords = field(default_factory=Passwords)

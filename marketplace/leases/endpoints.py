@@ -1,9 +1,11 @@
 """HTTP of `leases`."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, status
+from fastapi import APIRouter, Depends, Path, status
 
+from marketplace.auth import Caller
 from marketplace.endpoints import InferenceBuyer, MarketOf
 from marketplace.leases import extending, replacements, service
 from marketplace.leases.funding import held_for
@@ -22,11 +24,26 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["leases"])
 
+
+async def _to_begin(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
+    async with market.turns.of(caller.account_id, is_running=False):
+        yield caller
+
+
+async def _to_go_on(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
+    async with market.turns.of(caller.account_id, is_running=True):
+        yield caller
+
+
+# a turn ends with the endpoint, and not with the answer's journey
+BeginningBuyer = Annotated[Caller, Depends(_to_begin, scope="function")]
+RunningBuyer = Annotated[Caller, Depends(_to_go_on, scope="function")]
+
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 @router.post("/v1/leases")
-def create_leases(body: LeaseRequest, caller: InferenceBuyer, market: MarketOf) -> LeasesSchema:
+def create_leases(body: LeaseRequest, caller: BeginningBuyer, market: MarketOf) -> LeasesSchema:
     """Accept a quote: its amount is held, and every hop gets its lease."""
     return held_for(
         market,
@@ -39,7 +56,7 @@ def create_leases(body: LeaseRequest, caller: InferenceBuyer, market: MarketOf) 
 
 @router.post("/v1/sessions/{session_id}/replacements")
 def create_replacements(
-    session_id: SessionId, body: ReplacementRequest, caller: InferenceBuyer, market: MarketOf
+    session_id: SessionId, body: ReplacementRequest, caller: RunningBuyer, market: MarketOf
 ) -> ReplacementSchema:
     """Other hops in the places of lost ones, or a wholly new route; their price is held too."""
     named = bytes.fromhex(session_id)
@@ -57,7 +74,7 @@ def create_replacements(
 
 @router.post("/v1/sessions/{session_id}/extensions")
 def create_extension(
-    session_id: SessionId, body: ExtensionRequest, caller: InferenceBuyer, market: MarketOf
+    session_id: SessionId, body: ExtensionRequest, caller: RunningBuyer, market: MarketOf
 ) -> ExtensionSchema:
     """Pay for more of a running answer: more is held, and every hop's lease says more."""
     named = bytes.fromhex(session_id)

@@ -1,0 +1,66 @@
+"""Whose turn it is to have money held: a few requests of one buyer at once.
+
+The book takes one buyer's holds one after another, for each must see what the one before it left.
+Those that only wait for that would take the threads and database connections of everybody else, so
+they wait here, where waiting costs nothing.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from weakref import WeakValueDictionary
+
+from marketplace.errors import MarketError
+
+__all__ = ["TooManyAtOnce", "Turns"]
+
+AT_ONCE_MAX = 4
+"""Of one buyer in one process, and as many for sessions under way: while one is in the book, others
+check and sign."""
+WAITING_MAX = 1_000
+"""Of one buyer in one process, about ten seconds' worth: a client that waits longer has gone."""
+RETRY_AFTER_S = 1
+
+
+class TooManyAtOnce(MarketError):
+    """More requests of one buyer wait than can be served before their clients give up."""
+
+    status_code, code = 429, "too_many_at_once"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{WAITING_MAX} requests of this account wait for their money to be held.",
+            hint=f"Try again in {RETRY_AFTER_S} s, and send fewer at once.",
+            details={"limit_source": "account_parallel"},
+        )
+        self.headers["Retry-After"] = str(RETRY_AFTER_S)
+
+
+class _Gate:
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(AT_ONCE_MAX)
+        self.present = 0
+
+
+class Turns:
+    """First come, first served, each buyer for himself. For one event loop."""
+
+    def __init__(self) -> None:
+        self._gates: WeakValueDictionary[tuple[str, bool], _Gate] = WeakValueDictionary()
+        """Each lives as long as somebody is at it."""
+
+    @contextlib.asynccontextmanager
+    async def of(self, account_id: str, *, is_running: bool) -> AsyncIterator[None]:
+        """Entered when it is this request's turn. Raises TooManyAtOnce.
+
+        `is_running`: it is for a session under way, which never waits for new ones.
+        """
+        gate = self._gates.setdefault((account_id, is_running), _Gate())
+        if gate.present >= AT_ONCE_MAX + WAITING_MAX:
+            raise TooManyAtOnce
+        gate.present += 1
+        try:
+            async with gate.places:
+                yield
+        finally:
+            gate.present -= 1
