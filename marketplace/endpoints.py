@@ -4,6 +4,7 @@ The dependencies below open and close their own short transactions, so that none
 request waits for a thread.
 """
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -24,14 +25,15 @@ from marketplace.fields import PeerText, Schema
 from marketplace.machines import service as machines
 from marketplace.machines.errors import MachineUnbound
 from marketplace.market import Market
+from marketplace.turns import Turn
 from marketplace.users import logins
 from marketplace.users.errors import ForeignOrigin, LoginInvalid, OperatorOnly, StepUpNeeded
-from marketplace.users.limits import Limit, Tried, count_attempts
 from protocol.identity import PeerId
 from protocol.request import PEER_HEADER, SignedRequest
 
 __all__ = [
     "AnyBuyer",
+    "BeginningBuyer",
     "Earner",
     "InferenceBuyer",
     "MachineOrMember",
@@ -42,6 +44,7 @@ __all__ = [
     "Operator",
     "Person",
     "QuotingBuyer",
+    "RunningBuyer",
     "router",
 ]
 
@@ -92,11 +95,25 @@ def _with_inference(caller: AnyBuyer) -> Caller:
 InferenceBuyer = Annotated[Caller, Depends(_with_inference)]
 
 
-def _at_its_pace(caller: InferenceBuyer, market: MarketOf) -> Caller:
-    if caller.key_id is not None and caller.requests_per_minute_max is not None:
-        limit = Limit("requests with this key", "key_rpm", caller.requests_per_minute_max, 60)
-        count_attempts(market.database, market.clock.now_s(), Tried(limit, caller.key_id))
-    return caller
+async def _to_quote(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
+    async with market.turns.of(caller.account_id, Turn.QUOTE):
+        yield caller
+
+
+async def _to_begin(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
+    async with market.turns.of(caller.account_id, Turn.BEGIN):
+        yield caller
+
+
+async def _to_go_on(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
+    async with market.turns.of(caller.account_id, Turn.GO_ON):
+        yield caller
+
+
+# InferenceBuyers whose turn it is; it ends with the endpoint, and not with the answer's journey
+QuotingBuyer = Annotated[Caller, Depends(_to_quote, scope="function")]
+BeginningBuyer = Annotated[Caller, Depends(_to_begin, scope="function")]
+RunningBuyer = Annotated[Caller, Depends(_to_go_on, scope="function")]
 
 
 def _with_management(caller: AnyBuyer) -> Caller:
@@ -116,8 +133,6 @@ def _person(caller: AnyBuyer) -> Caller:
     return caller
 
 
-QuotingBuyer = Annotated[Caller, Depends(_at_its_pace)]
-"""An InferenceBuyer, counted against its key's requests a minute."""
 ManagingBuyer = Annotated[Caller, Depends(_with_management)]
 """An owner of the account, or a key that may manage it: for keys, cards, payouts, people."""
 Member = Annotated[Caller, Depends(_member)]

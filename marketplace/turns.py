@@ -1,25 +1,34 @@
-"""Whose turn it is to have money held: a few requests of one buyer at once.
+"""Whose turn it is: a few requests of one buyer at once, so that others are served beside him.
 
 The book takes one buyer's holds one after another, for each must see what the one before it left.
-Those that only wait for that would take the threads and database connections of everybody else, so
-they wait here, where waiting costs nothing.
+Those that only wait for that, or for a search of routes, would take the threads and database
+connections of everybody else, so they wait here, where waiting costs nothing.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from enum import Enum
 from weakref import WeakValueDictionary
 
 from marketplace.errors import MarketError
 
-__all__ = ["TooManyAtOnce", "Turns"]
+__all__ = ["TooManyAtOnce", "Turn", "Turns"]
 
 AT_ONCE_MAX = 4
-"""Of one buyer in one process, and as many for sessions under way: while one is in the book, others
-check and sign."""
+"""Of one buyer and kind in one process: while one is in the book, others check and sign."""
 WAITING_MAX = 1_000
-"""Of one buyer in one process, about ten seconds' worth: a client that waits longer has gone."""
+"""Of one buyer and kind, about ten seconds' worth: a client that waits longer has gone."""
 RETRY_AFTER_S = 1
+
+
+class Turn(Enum):
+    """What a request is for. None waits for those of another kind."""
+
+    QUOTE = "quote"
+    BEGIN = "begin"
+    GO_ON = "go_on"
+    """Of a session under way, which must not wait for new ones."""
 
 
 class TooManyAtOnce(MarketError):
@@ -29,7 +38,7 @@ class TooManyAtOnce(MarketError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"{WAITING_MAX} requests of this account wait for their money to be held.",
+            f"{WAITING_MAX} requests of this account wait for their turn.",
             hint=f"Try again in {RETRY_AFTER_S} s, and send fewer at once.",
             details={"limit_source": "account_parallel"},
         )
@@ -46,16 +55,13 @@ class Turns:
     """First come, first served, each buyer for himself. For one event loop."""
 
     def __init__(self) -> None:
-        self._gates: WeakValueDictionary[tuple[str, bool], _Gate] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[tuple[str, Turn], _Gate] = WeakValueDictionary()
         """Each lives as long as somebody is at it."""
 
     @contextlib.asynccontextmanager
-    async def of(self, account_id: str, *, is_running: bool) -> AsyncIterator[None]:
-        """Entered when it is this request's turn. Raises TooManyAtOnce.
-
-        `is_running`: it is for a session under way, which never waits for new ones.
-        """
-        gate = self._gates.setdefault((account_id, is_running), _Gate())
+    async def of(self, account_id: str, turn: Turn) -> AsyncIterator[None]:
+        """Entered when it is this request's turn. Raises TooManyAtOnce."""
+        gate = self._gates.setdefault((account_id, turn), _Gate())
         if gate.present >= AT_ONCE_MAX + WAITING_MAX:
             raise TooManyAtOnce
         gate.present += 1

@@ -1,12 +1,10 @@
 """HTTP of `leases`."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, status
+from fastapi import APIRouter, Path, status
 
-from marketplace.auth import Caller
-from marketplace.endpoints import InferenceBuyer, MarketOf
+from marketplace.endpoints import BeginningBuyer, InferenceBuyer, MarketOf, RunningBuyer
 from marketplace.leases import extending, replacements, service
 from marketplace.leases.funding import held_for
 from marketplace.leases.schemas import (
@@ -24,20 +22,6 @@ __all__ = ["router"]
 
 router = APIRouter(tags=["leases"])
 
-
-async def _to_begin(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
-    async with market.turns.of(caller.account_id, is_running=False):
-        yield caller
-
-
-async def _to_go_on(caller: InferenceBuyer, market: MarketOf) -> AsyncIterator[Caller]:
-    async with market.turns.of(caller.account_id, is_running=True):
-        yield caller
-
-
-# a turn ends with the endpoint, and not with the answer's journey
-BeginningBuyer = Annotated[Caller, Depends(_to_begin, scope="function")]
-RunningBuyer = Annotated[Caller, Depends(_to_go_on, scope="function")]
 
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from marketplace.endpoints import InferenceBuyer, MarketOf
+from marketplace.endpoints import MarketOf, QuotingBuyer
 from marketplace.quotes import service
 from marketplace.quotes.schemas import QuoteRequest, QuoteSchema
 
@@ -12,7 +12,7 @@ router = APIRouter(tags=["quotes"])
 
 
 @router.post("/v1/quotes")
-def create_quote(body: QuoteRequest, caller: InferenceBuyer, market: MarketOf) -> QuoteSchema:
+def create_quote(body: QuoteRequest, caller: QuotingBuyer, market: MarketOf) -> QuoteSchema:
     """The cheapest route for a model and a bound of work; nothing is held yet."""
     # the search takes milliseconds, and must not hold up those who write
     with market.database.reading() as session:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from marketplace import turns
-from marketplace.turns import TooManyAtOnce, Turns
+from marketplace.turns import TooManyAtOnce, Turn, Turns
 
 
-async def at(gates, name, order, gone, *, is_running=False):
-    async with gates.of(name, is_running=is_running):
+async def at(gates, name, order, gone, turn=Turn.BEGIN):
+    async with gates.of(name, turn):
         order.append(name)
         await gone.wait()
 
@@ -25,7 +25,7 @@ async def test_few_of_one_buyer_at_once_and_others_beside_them():
     await idle()
     assert order == ["ann"] * turns.AT_ONCE_MAX
     tasks.append(asyncio.create_task(at(gates, "bob", order, gone)))
-    running = at(gates, "ann", order, gone, is_running=True)
+    running = at(gates, "ann", order, gone, Turn.GO_ON)
     tasks.append(asyncio.create_task(running))
     await idle()
     assert order[turns.AT_ONCE_MAX :] == ["bob", "ann"]
@@ -56,5 +56,5 @@ async def test_an_endpoint_that_fails_ends_its_turn():
     gates = Turns()
     for _ in range(2 * turns.AT_ONCE_MAX):
         with pytest.raises(KeyError):
-            async with gates.of("ann", is_running=False):
+            async with gates.of("ann", Turn.BEGIN):
                 raise KeyError
