@@ -64,8 +64,6 @@ class Caller:
     """What the key was given; a person buys, and an owner manages too."""
     login: logins.FoundLogin | None = None
     """None for a program."""
-    requests_per_minute_max: int | None = None
-    """Of the key."""
 
     @property
     def user_id(self) -> str | None:
@@ -133,7 +131,6 @@ def authenticate(session: Session, authorization: str | None, *, now_s: int) -> 
         row.account_id,
         key_id,
         frozenset(Scope(s) for s in row.scopes.split(",")),
-        requests_per_minute_max=row.requests_per_minute_max,
     )
 
 

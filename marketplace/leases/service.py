@@ -7,7 +7,7 @@ from ledger.database import Session
 from ledger.settle_window import mark_closed
 from marketplace.errors import Conflict, QuoteExpired, QuoteUnknown, SessionUnknown
 from marketplace.fields import SpanSchema, WorkSchema
-from marketplace.keys import budgets
+from marketplace.keys import budgets, pace
 from marketplace.leases.granting import Grant, grant
 from marketplace.leases.models import SessionHoldRow, SessionRow
 from marketplace.leases.repository import HoldState, LaneView, SessionRepository
@@ -31,7 +31,8 @@ def create(
 ) -> LeasesSchema:
     """Hold the quote's amount and lease every hop, all or nothing; the same again, the same answer.
 
-    Raises QuoteUnknown, QuoteExpired, Conflict or InsufficientFunds.
+    Raises QuoteUnknown, QuoteExpired, Conflict, InsufficientFunds, or for the key's own limits
+    KeyBudgetSpent, KeyBusy or TooManyAttempts; then nothing was held.
     """
     digest = _digest(account_id, request)
     repository = SessionRepository(session)
@@ -41,6 +42,7 @@ def create(
             raise Conflict("This session id was used before.", hint="Choose a new session id.")
         return _answer(session, known[0])
     terms = _accept_quote(session, market, account_id, request)
+    pace.count(session, key_id or None, now_s=market.clock.now_s())
     row = SessionRow(
         session_id=request.session_id,
         account_id=account_id,

@@ -30,6 +30,7 @@ __all__ = [
     "Limit",
     "Tried",
     "count_attempts",
+    "count_within",
 ]
 
 _DOMAIN = b"piecework/attempt/v1\0"
@@ -82,8 +83,21 @@ def count_attempts(database: Database, now_s: int, *tries: Tried) -> None:
     with database.transaction() as session:
         over = next((tried for tried in tries if not _is_within(session, tried, now_s)), None)
     if over is not None:
-        window_s = over.limit.window_s
-        raise TooManyAttempts(over.limit.what, window_s - now_s % window_s, over.limit.source)
+        raise _too_many(over, now_s)
+
+
+def count_within(session: Session, now_s: int, tried: Tried) -> None:
+    """Count one in the caller's transaction, with what it limits: given up, it was never counted.
+
+    Raises TooManyAttempts.
+    """
+    if not _is_within(session, tried, now_s):
+        raise _too_many(tried, now_s)
+
+
+def _too_many(over: Tried, now_s: int) -> TooManyAttempts:
+    window_s = over.limit.window_s
+    return TooManyAttempts(over.limit.what, window_s - now_s % window_s, over.limit.source)
 
 
 def _is_within(session: Session, tried: Tried, now_s: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from marketplace.keys import budgets, service
 from marketplace.keys.errors import KeyBudgetSpent, KeyBusy
 from marketplace.keys.periods import Reset, next_start_s, period_start_s
 from marketplace.keys.service import KeyLimits
-from tests.marketplace.world import error_of
+from tests.marketplace.world import error_of, manifest, three_providers
 from tests.postgres import both_engines
 
 DAY_S = 24 * 3600
@@ -271,23 +272,42 @@ class TestBudget:
         assert not settle(world, reserve(world, None, 10**15), 5)
 
 
+async def sold_to(world):
+    """A buyer with a dollar, and somebody who sells."""
+    await world.register(manifest())
+    await world.publish(manifest(), *three_providers())
+    return await world.buyer(dollars=1)
+
+
 class TestPace:
-    """The dependency, asked as an endpoint asks it."""
+    async def ask(self, world, buyer, quote):
+        session = world.session_for(quote)
+        return await world.http.post("/v1/leases", json=session.request, headers=buyer.headers)
 
-    async def test_quotes_a_minute(self, world):
-        from marketplace.endpoints import QuotingBuyer
-
-        async def quote(caller: QuotingBuyer) -> str:
-            return caller.account_id
-
-        world.app.get("/test/quote")(quote)
-        buyer = await world.buyer()
+    async def test_requests_a_minute(self, world):
+        buyer = await sold_to(world)
         key = await make_key(world, buyer, requests_per_minute_max=2)
-        headers = {"authorization": f"Bearer {key['api_key']}"}
-        answers = [await world.http.get("/test/quote", headers=headers) for _ in range(3)]
+        paced = replace(buyer, api_key=key["api_key"])
+        quotes = [(await world.quote(paced)).json() for _ in range(4)]
+        answers = [await self.ask(world, paced, quote) for quote in quotes[:3]]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["error"]["details"]["limit_source"] == "key_rpm"
         assert 0 < int(answers[2].headers["retry-after"]) <= 60
-        assert (await world.http.get("/test/quote", headers=buyer.headers)).status_code == 200
+        held = (await account_with(world, key)).json()["balance"]["held_nanos"]
+        assert held == 2 * quotes[0]["amount_nanos_max"]  # nothing was held for the third
+        assert (await self.ask(world, buyer, quotes[3])).status_code == 200  # another key's pace
         world.pass_time(60)
-        assert (await world.http.get("/test/quote", headers=headers)).status_code == 200
+        quote = (await world.quote(paced)).json()
+        assert (await self.ask(world, paced, quote)).status_code == 200
+
+    async def test_what_the_balance_refuses_is_not_counted(self, world):
+        buyer = await sold_to(world)
+        key = await make_key(world, buyer, requests_per_minute_max=1, spend_limit_nanos=1)
+        paced = replace(buyer, api_key=key["api_key"])
+        quote = (await world.quote(paced)).json()
+        for _ in range(2):  # the same quote: what is given up claims none
+            assert (await self.ask(world, paced, quote)).json()["error"]["code"] == "key_limit"
+        await world.http.patch(
+            f"/v1/keys/{key['key_id']}", json={"spend_limit_nanos": 10**12}, headers=buyer.headers
+        )
+        assert (await self.ask(world, paced, quote)).status_code == 200
