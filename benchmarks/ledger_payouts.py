@@ -47,10 +47,12 @@ from tests.fakestripe import accounts as fake_accounts
 
 ROUND_ACCOUNTS = 1_000
 ONBOARDED_OVER_HTTP = 20
+COUNTRY = "US"
 RECIPIENT = {
+    "identity": {"country": COUNTRY.lower()},
     "configuration": {
         "recipient": {"capabilities": {"stripe_balance": {"stripe_transfers": {"requested": True}}}}
-    }
+    },
 }
 WEEK_S = 7 * 86_400
 RATES = {
@@ -149,7 +151,7 @@ class Run:
                 for account in self.accounts
             )
         for account in self.accounts[:ONBOARDED_OVER_HTTP]:
-            recipients.open_recipient(self.market, account, "provider@pool.example")
+            recipients.open_recipient(self.market, account, "provider@pool.example", COUNTRY)
             with self.market.database.reading() as session:
                 recipient = recipients.require(session, account).recipient
             self.stripe.onboard(recipient, bank_fingerprint=f"fp_{account}")
@@ -159,7 +161,7 @@ class Run:
             for account in self.accounts[ONBOARDED_OVER_HTTP:]:
                 made = fake_accounts.create(book, RECIPIENT)["id"]
                 book.get("v2.core.account", made).update(_transfers="active", _missing=[])
-                repository.add_missing(account, made, now_s)
+                repository.add_missing(account, made, COUNTRY, now_s)
                 row = repository.lock(account)
                 assert row is not None
                 row.payouts_enabled = True

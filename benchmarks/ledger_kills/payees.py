@@ -58,9 +58,10 @@ def _make(options: Options, number: int) -> dict[str, Any]:
         terms = {"schedule": "manual", "minimum_cents": 100}
         client.send("PUT", "/v1/payouts/schedule", terms, api_key=api_key)
         give_up_at = time.monotonic() + ENABLED_S
-        email = {"email": f"payee{number}-{secrets.token_hex(4)}@example.org"}
+        address = f"payee{number}-{secrets.token_hex(4)}@example.org"
+        payee = {"email": address, "country": "US"}
         while True:
-            answer = client.send("POST", "/v1/payouts/recipient", email, api_key=api_key)
+            answer = client.send("POST", "/v1/payouts/recipient", payee, api_key=api_key)
             if answer.status == 200 and answer.data["payouts_enabled"]:
                 break
             if time.monotonic() > give_up_at:

@@ -67,8 +67,25 @@ async function look() {
   show("device");
 }
 async function payouts() {
+  try {
+    const known = await call("GET", "/v1/payouts/recipient");
+    if (known.payouts_enabled) return say("Payouts are set up.");
+    $("country").value = known.country;
+  } catch (error) {
+    if (error.code !== "recipient_missing") throw error;
+    $("country").value = $("country").value || suggested();
+  }
+  $("payee").hidden = false;
+  $("country").focus();
+}
+function suggested() {
+  try { return new Intl.Locale(navigator.language).region || ""; } catch { return ""; }
+}
+async function bePaid() {
   const me = await call("GET", "/v1/me");
-  const recipient = await call("POST", "/v1/payouts/recipient", {email: me.email});
+  const recipient = await call("POST", "/v1/payouts/recipient",
+    {email: me.email, country: $("country").value});
+  $("payee").hidden = true;
   if (recipient.payouts_enabled) return say("Payouts are set up.");
   if (!/^https?:/.test(recipient.onboarding_url)) return say("Nothing is asked for payouts here.");
   $("onboard").href = recipient.onboarding_url;
@@ -81,12 +98,16 @@ async function answer(path, words) {
   say(words);
 }
 $("paid").onclick = guarded(payouts);
+$("payee").onsubmit = guarded(bePaid);
 $("sign").onsubmit = guarded(signIn);
 $("up").onclick = guarded(signUp);
 $("look").onsubmit = guarded(look);
 $("approve").onclick = guarded(() => answer("/v1/device/approve", "Approved. Back to the device."));
 $("deny").onclick = guarded(() => answer("/v1/device/deny", "Refused."));
-$("user_code").value = decodeURIComponent(location.hash.slice(1));
+for (const part of location.hash.slice(1).split("&").map(decodeURIComponent)) {
+  if (part.startsWith("country=")) $("country").value = part.slice(8).slice(0, 2);
+  else $("user_code").value = part;
+}
 call("GET", "/v1/me").then(() => show("look"), () => show("sign"));
 """
 
@@ -102,9 +123,13 @@ PAGE = f"""<!doctype html>
 <button>Sign in</button><button id="up" type="button">Sign up</button></form>
 <form id="look" hidden><label>Code on the device's screen
 <input id="user_code" autocapitalize="characters" autocomplete="off" required></label>
-<button>Look</button><button id="paid" type="button">Be paid out</button>
+<button>Look</button><button id="paid" type="button">Be paid out</button></form>
+<form id="payee" hidden><label>Country where you are paid: two letters, as DE or US
+<input id="country" minlength="2" maxlength="2" pattern="[A-Za-z]{{2}}" autocapitalize="characters"
+autocomplete="country" required></label><p>It cannot be changed once you are paid.</p>
+<button>Go on</button></form>
 <p id="onboarding" hidden><a id="onboard" rel="noreferrer">Tell the processor where your money
-goes</a></p></form>
+goes</a></p>
 <form id="device" hidden><p><b id="name"></b> <span id="asks"></span>.</p>
 <p>Compare this with the device's screen: <code id="peer"></code></p>
 <button id="approve" type="button">Approve</button><button id="deny" type="button">Refuse</button>

@@ -161,8 +161,12 @@ class TransferRecord:
 class PayoutProcessor(Protocol):
     """Where money goes out."""
 
-    def create_recipient(self, account_id: str, email: str) -> str:
-        """The processor's id of a new recipient for this account; the same again for the same."""
+    def create_recipient(self, account_id: str, email: str, country: str) -> str:
+        """The processor's id of a new recipient for this account; the same again for the same.
+
+        `country`: two capitals of ISO 3166-1, for good: in another country it is another recipient.
+        Raises ProcessorRefused, with the reason, where the processor pays nobody there.
+        """
 
     def onboarding_url(self, recipient: str) -> str:
         """Where the provider tells the processor who they are; single use, short-lived."""

@@ -133,9 +133,9 @@ class SimulatedProcessor:
         """The test processor sends none."""
         raise EventUnverified("The test processor sends no events.")
 
-    def create_recipient(self, account_id: str, email: str) -> str:
-        """A name for the account's purse, which does not exist."""
-        return f"{_RECIPIENT}{account_id}"
+    def create_recipient(self, account_id: str, email: str, country: str) -> str:
+        """A name for the account's purse in that country, which does not exist."""
+        return f"{_RECIPIENT}{account_id}_{country}"
 
     def onboarding_url(self, recipient: str) -> str:
         """Nothing is asked, so there is no page."""

@@ -31,8 +31,11 @@ PAYOUTS_MAX = 100
 def open_recipient(
     body: RecipientRequest, caller: ManagingBuyer, market: MarketOf
 ) -> RecipientOpened:
-    """Where to tell the processor who is paid; again gives the page again."""
-    url = recipients.open_recipient(market, caller.account_id, body.email)
+    """Where to tell the processor who is paid; again gives the page again.
+
+    Another `country` is another recipient, and only for who was never ready to be paid.
+    """
+    url = recipients.open_recipient(market, caller.account_id, body.email, body.country)
     with market.database.reading() as session:
         row = recipients.require(session, caller.account_id)
         shown = RecipientSchema.of(row)

@@ -3,15 +3,20 @@
 MarketError
 ├─ PayoutRefused 409       nothing can be paid out now, and why
 ├─ PayoutStateInvalid 409  a payout cannot go from the one state to the other
+├─ CountryUnknown 400      two letters that no country has
+├─ CountryFixed 409        the recipient's country cannot be another any more
 ├─ RecipientMissing 409    the account has not told the processor where its money goes
 ├─ RecipientRefused 409    the processor will not have this account, and says why
 └─ ProcessorAway 503       the processor does not answer now
 """
 
 from marketplace.errors import MarketError
+from protocol.countries import COUNTRY_HINT
 from protocol.money import Nanos
 
 __all__ = [
+    "CountryFixed",
+    "CountryUnknown",
     "PayoutRefused",
     "PayoutStateInvalid",
     "ProcessorAway",
@@ -42,6 +47,28 @@ class PayoutStateInvalid(MarketError):
     def __init__(self, source: str, target: str) -> None:
         super().__init__(
             f"A payout that is {source} cannot become {target}.", hint="Read its state again."
+        )
+
+
+class CountryUnknown(MarketError):
+    """Nobody is paid in no country; none is ever assumed."""
+
+    status_code, code = 400, "country_unknown"
+
+    def __init__(self, country: str) -> None:
+        super().__init__(f"No country has the code '{country[:64]}'.", hint=COUNTRY_HINT)
+
+
+class CountryFixed(MarketError):
+    """The recipient is ready, or was paid, in the country it was made in."""
+
+    status_code, code = 409, "country_fixed"
+
+    def __init__(self, fixed: str, asked: str) -> None:
+        super().__init__(
+            f"This account is paid in {fixed}, and its recipient cannot move to {asked}.",
+            hint=f"Go on with {fixed}, or be paid in {asked} by an account of its own.",
+            details={"country": fixed},
         )
 
 

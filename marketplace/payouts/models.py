@@ -32,11 +32,14 @@ class RecipientRow(DigestedBase, table=True):
     """Where an account's money goes: its account at the processor, as it was last seen."""
 
     __tablename__: ClassVar[str] = "market_recipient"
+    __table_args__ = (CheckConstraint("length(country) = 2", name="country"),)
 
     account_id: str = Field(
         primary_key=True, max_length=32, foreign_key="market_account.account_id"
     )
     recipient: str = Field(max_length=255, unique=True)
+    country: str = Field(max_length=2)
+    """Of ISO 3166-1, in capitals; the processor has it with the recipient."""
     payouts_enabled: bool = False
     missing: str = Field(default="", max_length=2048)
     """What the processor still asks for, with line breaks between."""

@@ -13,13 +13,21 @@ from marketplace.payments.processor import (
     ProcessorRefused,
     RecipientState,
 )
-from marketplace.payouts.errors import ProcessorAway, RecipientMissing, RecipientRefused
+from marketplace.payouts.errors import (
+    CountryFixed,
+    CountryUnknown,
+    ProcessorAway,
+    RecipientMissing,
+    RecipientRefused,
+)
 from marketplace.payouts.models import PayoutRow, PayoutTermsRow, RecipientRow
 from marketplace.payouts.repository import RecipientRepository
 from marketplace.payouts.schedule import PayoutTerms, Schedule
 from marketplace.payouts.states import PayoutState
 from marketplace.standing import service as standing
 from marketplace.standing.links import VALUE_CHARACTERS_MAX, FingerprintKind
+from marketplace.users.limits import Limit, Tried, count_attempts
+from protocol.countries import normal_country
 
 __all__ = [
     "bank_word",
@@ -35,6 +43,8 @@ __all__ = [
 ]
 
 MISSING_CHARACTERS_MAX = 2048
+MOVES = Limit("changes of the country of payouts", "account", 5, 86_400)
+"""Each makes an account at the processor; whoever mistook the country twice still has three."""
 FRESH_S = 60
 """A page that is looked at again within a minute does not ask the processor again."""
 
@@ -44,27 +54,65 @@ def find(session: Session, account_id: str) -> RecipientRow | None:
     return RecipientRepository(session).get(account_id)
 
 
-def open_recipient(market: Market, account_id: str, email: str) -> str:
+def open_recipient(market: Market, account_id: str, email: str, country: str) -> str:
     """Make the account's recipient where there is none; gives the page on which it is completed.
 
-    Raises ProcessorAway, or RecipientRefused with the processor's reason.
+    country: the provider's own word, for the processor takes it for good. Raises CountryUnknown,
+    CountryFixed, TooManyAttempts, ProcessorAway, or RecipientRefused with the processor's reason.
     """
-    processor = market.payout_processor
-    with market.database.reading() as session:
-        known = find(session, account_id)
+    code = normal_country(country)
+    if code is None:
+        raise CountryUnknown(country)
     try:
-        if known is None:
-            name = processor.create_recipient(account_id, email)
-            with market.database.transaction() as session:
-                now_s = market.clock.now_s()
-                RecipientRepository(session).add_missing(account_id, name, now_s)
-        else:
-            name = known.recipient
-        url = processor.onboarding_url(name)
+        url = market.payout_processor.onboarding_url(_recipient_in(market, account_id, email, code))
     except ProcessorError as error:
         raise _told(error) from error
     refresh(market, account_id)
     return url
+
+
+def _recipient_in(market: Market, account_id: str, email: str, country: str) -> str:
+    """The account's recipient in that country.
+
+    Stripe has no way for an account to move to another country: its currency, its agreement and
+    what it was asked all follow from the country. So whoever mistook it gets a new recipient, as
+    long as no money can have gone to the one before; that one stays at Stripe, unused, and is the
+    same again for who turns back within a day.
+    """
+    with market.database.reading() as session:
+        known = find(session, account_id)
+    if known is not None and known.country == country:
+        return known.recipient
+    if known is not None:
+        count_attempts(market.database, market.clock.now_s(), Tried(MOVES, account_id))
+        # its owner may have finished there a moment ago
+        refresh(market, account_id)
+        with market.database.reading() as session:
+            _require_movable(session, require(session, account_id), country)
+    made = market.payout_processor.create_recipient(account_id, email, country)
+    with market.database.transaction() as session:
+        now_s = market.clock.now_s()
+        RecipientRepository(session).add_missing(account_id, made, country, now_s)
+        return _put(session, account_id, made, country, now_s=now_s)
+
+
+def _put(session: Session, account_id: str, made: str, country: str, *, now_s: int) -> str:
+    """Keep a recipient that was just made; what another request has kept meanwhile stays."""
+    repository = RecipientRepository(session)
+    row = repository.lock(account_id)
+    assert row is not None, "it was there, or was added before"
+    if row.country == country:
+        return row.recipient
+    _require_movable(session, row, country)
+    row.recipient, row.country, row.created_at_s = made, country, now_s
+    row.missing, row.checked_at_s = "", None
+    repository.save()
+    return made
+
+
+def _require_movable(session: Session, row: RecipientRow, country: str) -> None:
+    if row.payouts_enabled or RecipientRepository(session).has_payouts(row):
+        raise CountryFixed(row.country, country)
 
 
 def refresh(market: Market, account_id: str) -> RecipientRow:

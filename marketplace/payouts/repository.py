@@ -162,10 +162,11 @@ class RecipientRepository:
         query = select(RecipientRow).where(RecipientRow.recipient == recipient)
         return self._session.exec(query.with_for_update()).one_or_none()
 
-    def add_missing(self, account_id: str, recipient: str, now_s: int) -> None:
+    def add_missing(self, account_id: str, recipient: str, country: str, now_s: int) -> None:
         row = {
             "account_id": account_id,
             "recipient": recipient,
+            "country": country,
             "payouts_enabled": False,
             "missing": "",
             "created_at_s": now_s,
@@ -173,6 +174,13 @@ class RecipientRepository:
             "bank_failed_at_s": 0,
         }
         insert_missing(self._session, metadata.tables[RecipientRow.__tablename__], [row])
+
+    def has_payouts(self, row: RecipientRow) -> bool:
+        """Whether any payout, whatever became of it, was for this very recipient."""
+        query = select(PayoutRow.payout_id).where(
+            PayoutRow.account_id == row.account_id, PayoutRow.recipient == row.recipient
+        )
+        return self._session.exec(query.limit(1)).first() is not None
 
     def save(self) -> None:
         self._session.flush()

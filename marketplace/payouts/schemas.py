@@ -37,12 +37,16 @@ class RecipientRequest(Schema):
 
     email: Annotated[Printable, Field(max_length=254, pattern="^[^@ ]+@[^@ ]+$")]
     """The processor writes there."""
+    country: Annotated[Printable, Field(max_length=64)]
+    """Where the account is paid: two letters of ISO 3166-1, the provider's own word."""
 
 
 class RecipientSchema(Schema):
     """How the account's recipient stood when the processor was last asked."""
 
     recipient: str
+    country: str
+    """In capitals."""
     payouts_enabled: bool
     missing: list[str]
     """What the processor still asks for, in its words."""
@@ -52,6 +56,7 @@ class RecipientSchema(Schema):
     def of(cls, row: RecipientRow) -> "RecipientSchema":
         return cls(
             recipient=row.recipient,
+            country=row.country,
             payouts_enabled=row.payouts_enabled,
             missing=row.missing.split("\n") if row.missing else [],
             checked_at_s=row.checked_at_s,

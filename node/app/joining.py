@@ -5,6 +5,7 @@ so, and again later when it does not answer.
 """
 
 import asyncio
+import dataclasses
 import platform
 from collections.abc import Callable
 from typing import Protocol
@@ -20,6 +21,7 @@ __all__ = [
     "bind_machine",
     "machine_name",
     "wait_for_approval",
+    "waits_for_owner",
 ]
 
 SLOWER_BY_S = 5.0
@@ -61,15 +63,30 @@ def machine_name() -> str:
     return name[:NAME_CHARACTERS_MAX] or "a machine"
 
 
+async def waits_for_owner(client: AccountClient, home: Home) -> bool:
+    """Whether this machine belongs to nobody, at a marketplace that keeps accounts of machines."""
+    home.pin_market(client.url, (await client.terms()).peer_id)
+    try:
+        return not (await client.own_machine()).account_id
+    except MarketRefused as error:
+        if error.status != 404:
+            raise
+        return False
+
+
 async def bind_machine(
     client: AccountClient,
     home: Home,
     screen: DeviceScreen | None,
     stop: asyncio.Event,
     tell: Callable[[str], None],
+    *,
+    country: str = "",
 ) -> None:
     """See to it that this machine belongs to an account; without a `screen` only say how it stands.
 
+    country: where its owner is paid, as they said here; the page asks them to confirm it, for this
+    machine's key has no say in where an account's money goes. Empty: the page asks alone.
     Raises DeviceRefused, and MarketUnreachable or MarketRefused as any request does. A code that
     nobody answers is no error: the machine serves, and its earnings wait.
     """
@@ -83,28 +100,43 @@ async def bind_machine(
         return
     if machine.account_id:
         tell(f"this machine earns for the account '{machine.account_name}'")
+        if country:
+            _tell_page(client, country, tell)
         return
     if screen is None:
         tell("this machine belongs to no account: its earnings wait until one has approved it")
         return
     try:
-        answer = await wait_for_approval(client, "machine", screen, stop)
+        answer = await wait_for_approval(client, "machine", screen, stop, country=country)
     except DeviceUnanswered:
         tell("nobody approved the code: this machine serves, and its earnings wait")
         return
     if answer is not None:
         tell(f"this machine earns for the account '{answer.account_name}' from now on")
-        tell(f"to be paid out, open {client.url}/device where you are signed in: it leads on")
+        _tell_page(client, country, tell)
+
+
+def _tell_page(client: AccountClient, country: str, tell: Callable[[str], None]) -> None:
+    page = f"{client.url}/device" + (f"#country={country}" if country else "")
+    tell(f"to be paid out, open {page} where you are signed in: it leads on")
 
 
 async def wait_for_approval(
-    client: AccountClient, purpose: str, screen: DeviceScreen, stop: asyncio.Event
+    client: AccountClient,
+    purpose: str,
+    screen: DeviceScreen,
+    stop: asyncio.Event,
+    *,
+    country: str = "",
 ) -> DeviceAnswer | None:
     """Show a code and wait for its answer; None where `stop` was set first.
 
-    Raises DeviceRefused or DeviceUnanswered.
+    `country` goes to the page with the code. Raises DeviceRefused or DeviceUnanswered.
     """
     code = await client.begin_device(machine_name(), purpose)
+    if country and "#" in code.address_with_code:
+        address = f"{code.address_with_code}&country={country}"
+        code = dataclasses.replace(code, address_with_code=address)
     loop = asyncio.get_running_loop()
     until_s = loop.time() + code.lifetime_s
     interval_s = code.interval_s

@@ -136,6 +136,9 @@ def join(
     login: Annotated[
         bool, typer.Option(help="At a terminal, ask whose the machine is; else earnings wait.")
     ] = True,
+    country: Annotated[
+        str, typer.Option(help="Where you are paid, as DE; else a terminal asks for it.")
+    ] = "",
 ) -> None:
     """Join the pool: serve a span of layers and be paid for it. Ctrl-C drains and leaves."""
     from node.cli.join import join_pool
@@ -145,6 +148,7 @@ def join(
         engine=(backend, device, compute, threads), kv_tokens=kv_tokens,
         rates=(prefill_rate, decode_rate, activation_rate), listen=(listen, listen_port),
         relays=tuple(relay or ()), maps_port=map_port, share_weights=share_weights, login=login,
+        country=country,
     )  # fmt: skip
 
 

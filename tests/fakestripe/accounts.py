@@ -1,8 +1,15 @@
-"""Connected accounts as Accounts v2 has them, recipients only, and the links that onboard them."""
+"""Connected accounts as Accounts v2 has them, recipients only, and the links that onboard them.
+
+The platform is in the United States, so it pays accounts in the US, the UK, the EEA, Canada and
+Switzerland (docs.stripe.com/connect/cross-border-payouts). `identity_country_required`,
+`account_country_unsupported_currency` and `capability_not_available_without_other_capability` are
+codes of v2; those for a country that is none, or not paid, are v1's: v2's are not documented.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
 
+from protocol.countries import COUNTRIES
 from tests.fakestripe.api import Route
 from tests.fakestripe.errors import invalid
 from tests.fakestripe.forms import required
@@ -13,6 +20,17 @@ __all__ = ["ROUTES", "onboard", "restrict"]
 LINK_LIFE_S = 300
 NEEDED = ("identity.individual.given_name", "identity.individual.date_of_birth", "bank_account")
 """What a new recipient still has to tell."""
+EURO = "at be bg cy de ee es fi fr gr hr ie it lt lu lv mt nl pt si sk"
+CURRENCIES = {
+    **dict.fromkeys(EURO.split(), "eur"),
+    "us": "usd", "ca": "cad", "gb": "gbp", "ch": "chf", "li": "chf", "cz": "czk", "dk": "dkk",
+    "hu": "huf", "is": "isk", "no": "nok", "pl": "pln", "ro": "ron", "se": "sek",
+}  # fmt: skip
+"""Of every country that is paid."""
+TRANSFERS_ALONE = frozenset({"us"})
+"""Where a recipient need not ask to take cards as well."""
+COUNTRY = "identity.country"
+TRANSFERS = "configuration.recipient.capabilities.stripe_balance.stripe_transfers"
 
 
 def create(store: Store, params: dict[str, Any]) -> Object:
@@ -20,15 +38,25 @@ def create(store: Store, params: dict[str, Any]) -> Object:
     balance = recipient.get("capabilities", {}).get("stripe_balance", {})
     if not balance.get("stripe_transfers", {}).get("requested"):
         raise invalid("Only recipients that request stripe_transfers are known here.")
+    country = _country(params)
+    merchant = params["configuration"].get("merchant", {})
+    takes_cards = merchant.get("capabilities", {}).get("card_payments", {}).get("requested")
+    if country not in TRANSFERS_ALONE and not takes_cards:
+        raise invalid(
+            "The stripe_balance.stripe_transfers capability cannot be requested without"
+            " configuration.merchant.capabilities.card_payments.",
+            code="capability_not_available_without_other_capability",
+            param=TRANSFERS,
+        )
     made = store.add(
         "v2.core.account",
         "acct",
-        applied_configurations=["recipient"],
+        applied_configurations=["merchant", "recipient"] if takes_cards else ["recipient"],
         contact_email=params.get("contact_email"),
         dashboard=params.get("dashboard", "none"),
         display_name=params.get("display_name"),
         defaults=params.get("defaults"),
-        identity={"country": params.get("identity", {}).get("country")},
+        identity={"country": country},
         metadata=params.get("metadata", {}),
         _transfers="restricted",
         _missing=list(NEEDED),
@@ -36,6 +64,30 @@ def create(store: Store, params: dict[str, Any]) -> Object:
         _bank_fingerprint="",
     )
     return _shown(made, params.get("include", ()))
+
+
+def _country(params: dict[str, Any]) -> str:
+    """Where the account is, and that its currency is one of that country's."""
+    country = params.get("identity", {}).get("country")
+    if not country:
+        message = "Identity country is required for the requested configurations."
+        raise invalid(message, code="identity_country_required", param=COUNTRY)
+    if country.upper() not in COUNTRIES:
+        message = (
+            f"Country '{country}' is unknown. Try using a 2-character alphanumeric country code"
+            " instead, such as 'US', 'EG', or 'GB'."
+        )
+        raise invalid(message, code="country_code_invalid", param=COUNTRY)
+    country = country.lower()
+    if country not in CURRENCIES:
+        message = f"{country.upper()} is not currently supported by Stripe."
+        raise invalid(message, code="country_unsupported", param=COUNTRY)
+    currency = (params.get("defaults") or {}).get("currency")
+    if currency not in (None, CURRENCIES[country]):
+        message = f"The currency {currency} is not allowed for the account's country."
+        code = "account_country_unsupported_currency"
+        raise invalid(message, code=code, param="defaults.currency")
+    return str(country)
 
 
 def show(store: Store, params: dict[str, Any], account_id: str) -> Object:
@@ -71,8 +123,8 @@ def external_accounts(store: Store, params: dict[str, Any], account_id: str) -> 
                 "id": f"ba_{account_id}",
                 "object": "bank_account",
                 "account": account_id,
-                "country": "US",
-                "currency": "usd",
+                "country": account["identity"]["country"].upper(),
+                "currency": CURRENCIES[account["identity"]["country"]],
                 "fingerprint": fingerprint,
                 "last4": "6789",
                 "status": "new",

@@ -149,9 +149,8 @@ def signed(world, witness: KeyPair) -> None:
 async def money_out(shop, owner: Buyer, buyer: Buyer) -> None:
     """Earnings grow old, are released in part, and go to a bank by request."""
     world = shop.world
-    answer = await world.http.post(
-        "/v1/payouts/recipient", json={"email": "p@pool.example"}, headers=owner.headers
-    )
+    who = {"email": "p@pool.example", "country": "DE"}
+    answer = await world.http.post("/v1/payouts/recipient", json=who, headers=owner.headers)
     assert answer.status_code == 200, answer.text
     recipient = answer.json()["recipient"]
     shop.stripe.onboard(recipient)

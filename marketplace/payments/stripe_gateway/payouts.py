@@ -1,4 +1,15 @@
-"""Money out through Stripe Connect: recipients (Accounts v2) and transfers from our balance."""
+"""Money out through Stripe Connect: recipients (Accounts v2) and transfers from our balance.
+
+What Stripe asks of a recipient's country (docs.stripe.com: `api/v2/core/accounts/create`,
+`connect/cross-border-payouts`): it must be named before anybody can be a recipient, as ISO 3166-1
+alpha-2, in small letters as in every example; currency, requirements and agreement follow from it,
+so it is the account's for good. The country of our own account decides which others it may pay: a
+platform in the US, the UK, the EEA, Canada or Switzerland pays accounts in any of those. No list of
+them is kept here: Stripe's changes, and its refusal says why.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING
 
 import stripe
 
@@ -6,12 +17,21 @@ from marketplace.payments.processor import ProcessorRefused, RecipientState, Tra
 from marketplace.payments.stripe_gateway.client import READING, StripeClient, keyed
 from marketplace.payments.stripe_gateway.errors import talking
 
+if TYPE_CHECKING:
+    from stripe.params.v2.core import AccountCreateParams
+
 __all__ = ["StripePayouts"]
 
 MISSING_MAX = 32
 """Requirements told to a provider: more would not be read."""
 TRANSFERS_PAGE = 100
-COUNTRY_DEFAULT = "us"
+_NEEDS_CARDS = frozenset(
+    {
+        "capability_not_available_without_other_capability",
+        "capability_not_available_without_other_capability_in_country",
+    }
+)
+"""Refusals of accounts that would receive transfers and do not ask to take cards."""
 
 
 class StripePayouts:
@@ -21,33 +41,34 @@ class StripePayouts:
         self._client = client
         self._return_url = return_url
 
-    def create_recipient(self, account_id: str, email: str) -> str:
-        """The id of the account's recipient; within a day the same again for the same account."""
+    def create_recipient(self, account_id: str, email: str, country: str) -> str:
+        """Its id; within a day the same again for the same account, address and country.
+
+        Raises ProcessorRefused with Stripe's reason where it pays nobody there from our country.
+        """
+        try:
+            return self._create_account(account_id, email, country, takes_cards=False)
+        except ProcessorRefused as refusal:
+            if refusal.code not in _NEEDS_CARDS:
+                raise
+        # a definite no, so nothing was made: in many countries Stripe lets nobody receive transfers
+        # who does not ask to take cards too; nothing is ever charged through the account
+        return self._create_account(account_id, email, country, takes_cards=True)
+
+    def _create_account(
+        self, account_id: str, email: str, country: str, *, takes_cards: bool
+    ) -> str:
+        params = _account(account_id, email, country)
+        # every word that may differ is in the key: a key of other words would be refused for a day
+        words = hashlib.sha256(email.encode()).hexdigest()[:16]
+        key = f"recipient-{account_id}-{country}-{words}"
+        if takes_cards:
+            params["configuration"]["merchant"] = {
+                "capabilities": {"card_payments": {"requested": True}}
+            }
+            key += "-cards"
         with talking("create a recipient"):
-            made = self._client.v2.core.accounts.create(
-                {
-                    "contact_email": email,
-                    "dashboard": "express",
-                    "identity": {"country": COUNTRY_DEFAULT},
-                    "configuration": {
-                        "recipient": {
-                            "capabilities": {
-                                "stripe_balance": {"stripe_transfers": {"requested": True}}
-                            }
-                        }
-                    },
-                    "defaults": {
-                        "currency": "usd",
-                        "responsibilities": {
-                            "fees_collector": "application",
-                            "losses_collector": "application",
-                        },
-                    },
-                    "metadata": {"account_id": account_id},
-                },
-                keyed(f"recipient-{account_id}"),
-            )
-            return made.id
+            return self._client.v2.core.accounts.create(params, keyed(key)).id
 
     def onboarding_url(self, recipient: str) -> str:
         """Stripe's page for one provider; single use, minutes. Nothing moves, so no key."""
@@ -124,6 +145,27 @@ class StripePayouts:
         except ProcessorRefused:
             return ""
         return str(found[0] or "") if found else ""
+
+
+def _account(account_id: str, email: str, country: str) -> "AccountCreateParams":
+    """Without a currency: it has to be one of the country's, and Stripe knows which that is."""
+    return {
+        "contact_email": email,
+        "dashboard": "express",
+        "identity": {"country": country.lower()},
+        "configuration": {
+            "recipient": {
+                "capabilities": {"stripe_balance": {"stripe_transfers": {"requested": True}}}
+            }
+        },
+        "defaults": {
+            "responsibilities": {
+                "fees_collector": "application",
+                "losses_collector": "application",
+            },
+        },
+        "metadata": {"account_id": account_id},
+    }
 
 
 def _may_receive(account: stripe.v2.core.Account) -> bool:

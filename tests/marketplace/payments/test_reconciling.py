@@ -107,7 +107,7 @@ async def test_a_top_up_that_is_paid_twice_is_found(shop):
 async def test_payouts_and_their_reversals_are_compared_by_their_group(shop):
     processor = shop.world.market.payout_processor
     shop.stripe.fund(10_000)
-    recipient = processor.create_recipient("a" * 32, "a@example.test")
+    recipient = processor.create_recipient("a" * 32, "a@example.test", "US")
     shop.stripe.onboard(recipient)
     sent = processor.create_transfer("0d" * 16, 700, recipient, attempt=1)
     assert run(shop) == 1

@@ -109,7 +109,7 @@ async def everything(shop):
     await shop.work("refunds")
     processor.find_refunds(intent)
     stripe_side.dispute(intent)
-    recipient = processor.create_recipient("a" * 32, "a@example.test")
+    recipient = processor.create_recipient("a" * 32, "a@example.test", "DE")
     processor.onboarding_url(recipient)
     stripe_side.onboard(recipient)
     processor.recipient_state(recipient)

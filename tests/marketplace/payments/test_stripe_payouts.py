@@ -31,14 +31,14 @@ def processor(stripe):
 def recipient(stripe, processor):
     """A provider that has told Stripe everything, and a balance to pay from."""
     stripe.fund(1_000_000)
-    made = processor.create_recipient("a" * 32, "ann@example.test")
+    made = processor.create_recipient("a" * 32, "ann@example.test", "US")
     stripe.onboard(made)
     return made
 
 
 def test_a_recipient_is_the_same_again_and_is_ready_once_it_told_everything(stripe, processor):
-    made = processor.create_recipient("b" * 32, "bob@example.test")
-    assert processor.create_recipient("b" * 32, "bob@example.test") == made
+    made = processor.create_recipient("b" * 32, "bob@example.test", "US")
+    assert processor.create_recipient("b" * 32, "bob@example.test", "US") == made
     before = processor.recipient_state(made)
     assert not before.payouts_enabled
     assert "bank_account" in before.missing
@@ -48,6 +48,43 @@ def test_a_recipient_is_the_same_again_and_is_ready_once_it_told_everything(stri
     assert (after.payouts_enabled, after.missing, after.bank_fingerprint) == (True, (), "fp_1")
     stripe.restrict(made, "identity.document")
     assert processor.recipient_state(made).missing == ("identity.document",)
+
+
+def test_a_recipient_is_of_the_country_that_was_said(stripe, processor):
+    """In most countries Stripe wants cards asked for too: that is found out by asking."""
+    made = {code: processor.create_recipient("b" * 32, "b@b.test", code) for code in ("US", "DE")}
+    assert made["US"] != made["DE"]
+    assert made["DE"] == processor.create_recipient("b" * 32, "b@b.test", "DE")
+    seen = {thing["id"]: thing for thing in stripe.all("v2.core.account")}
+    assert len(seen) == 2
+    assert seen[made["US"]]["identity"] == {"country": "us"}
+    assert seen[made["US"]]["applied_configurations"] == ["recipient"]
+    assert seen[made["DE"]]["identity"] == {"country": "de"}
+    assert seen[made["DE"]]["applied_configurations"] == ["merchant", "recipient"]
+    stripe.onboard(made["DE"], bank_fingerprint="fp_1")
+    assert processor.recipient_state(made["DE"]).payouts_enabled
+
+
+def test_another_address_within_the_day_is_no_contradiction(processor):
+    first = processor.create_recipient("b" * 32, "b@b.test", "US")
+    assert processor.create_recipient("b" * 32, "b@c.test", "US") != first
+
+
+@pytest.mark.parametrize(
+    ("country", "code", "words"),
+    [
+        ("NP", "country_unsupported", "NP is not currently supported by Stripe"),
+        ("ZZ", "country_code_invalid", "Country 'zz' is unknown"),
+        ("", "identity_country_required", "country is required"),
+    ],
+)
+def test_a_country_that_stripe_will_not_have_is_refused_in_its_words(
+    stripe, processor, country, code, words
+):
+    with pytest.raises(ProcessorRefused, match=words) as refused:
+        processor.create_recipient("b" * 32, "bob@example.test", country)
+    assert refused.value.code == code
+    assert stripe.all("v2.core.account") == []
 
 
 def test_a_transfer_is_sent_once_and_found_by_its_payout(stripe, processor, recipient):

@@ -13,6 +13,8 @@ from marketplace.payments.processor import (
 )
 
 KEY_LIFE_S = 24 * 3600
+COUNTRY = "DE"
+"""Of everybody who does not matter for where he is paid."""
 
 
 class Trouble(Enum):
@@ -50,13 +52,20 @@ class BookedProcessor:
     keys: dict = field(default_factory=dict)
     calls: int = 0
     looks: int = 0
+    created: int = 0
+    refused_countries: set = field(default_factory=set)
     deaf: bool = False
     on_their_way: list = field(default_factory=list)
+    asked: list = field(default_factory=list)
+    """(payout, attempt, when) of every request that was sent, whatever became of it."""
     name = "test"
 
-    def create_recipient(self, account_id, email):
+    def create_recipient(self, account_id, email, country):
         self._answer()
-        return f"acct_{account_id}"
+        self.created += 1
+        if country in self.refused_countries:
+            raise ProcessorRefused("country_unsupported", f"{country} is not supported.")
+        return f"acct_{account_id}" if country == COUNTRY else f"acct_{account_id}_{country}"
 
     def onboarding_url(self, recipient):
         self._answer()
@@ -71,6 +80,7 @@ class BookedProcessor:
         trouble = self.troubles.popleft() if self.troubles else None
         if trouble is Trouble.DIES_BEFORE:
             raise ProcessDied
+        self.asked.append((payout_id, attempt, self.clock.now_s()))
         if trouble is Trouble.LOST_BEFORE:
             raise OutcomeUnknown("The connection was lost.")
         if trouble is Trouble.BUSY:

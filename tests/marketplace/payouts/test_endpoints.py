@@ -6,7 +6,7 @@ from ledger.accounts import AccountCode, AccountRef
 from ledger.book import Book
 from tests.marketplace.world import DOLLAR, error_of
 
-EMAIL = {"email": "provider@pool.example"}
+WHO = {"email": "provider@pool.example", "country": "de"}
 
 
 def earn(world, account_id, nanos):
@@ -26,8 +26,10 @@ async def test_from_recipient_to_payout(world):
     http, headers = world.http, provider.headers
     missing = await http.get("/v1/payouts/recipient", headers=headers)
     assert error_of(missing) == (409, "recipient_missing")
-    opened = await http.post("/v1/payouts/recipient", json=EMAIL, headers=headers)
-    assert opened.json()["payouts_enabled"] is True
+    opened = await http.post("/v1/payouts/recipient", json=WHO, headers=headers)
+    assert (opened.json()["payouts_enabled"], opened.json()["country"]) == (True, "DE")
+    again = await http.post("/v1/payouts/recipient", json=WHO, headers=headers)
+    assert again.json() == opened.json()
     shown = await http.get("/v1/payouts/recipient", headers=headers)
     assert shown.json()["recipient"] == opened.json()["recipient"]
 
@@ -49,7 +51,7 @@ async def test_refusals_say_why(world):
     body = {"payout_id": secrets.token_hex(16)}
     refused = await http.post("/v1/payouts", json=body, headers=headers)
     assert error_of(refused) == (409, "recipient_missing")
-    await http.post("/v1/payouts/recipient", json=EMAIL, headers=headers)
+    await http.post("/v1/payouts/recipient", json=WHO, headers=headers)
     earn(world, provider.account_id, 9 * DOLLAR)
     refused = await http.post("/v1/payouts", json=body, headers=headers)
     assert error_of(refused) == (409, "payout_refused")
@@ -59,10 +61,39 @@ async def test_refusals_say_why(world):
     }
 
 
+async def test_nobody_is_paid_in_no_country(world):
+    provider = await world.buyer()
+    path = "/v1/payouts/recipient"
+
+    async def ask(**body):
+        return await world.http.post(path, json=body, headers=provider.headers)
+
+    email = WHO["email"]
+    assert error_of(await ask(email=email)) == (400, "malformed")
+    for wrong in ("UK", "DEU", "", "Germany"):
+        refused = await ask(email=email, country=wrong)
+        assert error_of(refused) == (400, "country_unknown")
+        assert f"'{wrong}'" in refused.json()["error"]["message"]
+        assert "ISO 3166-1" in refused.json()["error"]["hint"]
+    shown = await world.http.get(path, headers=provider.headers)
+    assert error_of(shown) == (409, "recipient_missing")
+
+
+async def test_ready_in_one_country_it_stays_there(world):
+    provider = await world.buyer()
+    path = "/v1/payouts/recipient"
+    await world.http.post(path, json=WHO, headers=provider.headers)
+    moved = await world.http.post(path, json=WHO | {"country": "JP"}, headers=provider.headers)
+    assert error_of(moved) == (409, "country_fixed")
+    assert moved.json()["error"]["details"] == {"country": "DE"}
+    shown = await world.http.get(path, headers=provider.headers)
+    assert shown.json()["country"] == "DE"
+
+
 async def test_the_minimum_and_the_schedule_are_the_accounts_choice(world):
     provider = await world.buyer()
     http, headers = world.http, provider.headers
-    await http.post("/v1/payouts/recipient", json=EMAIL, headers=headers)
+    await http.post("/v1/payouts/recipient", json=WHO, headers=headers)
     earn(world, provider.account_id, 9 * DOLLAR)
     chosen = {"schedule": "manual", "minimum_cents": 500}
     answer = await http.put("/v1/payouts/schedule", json=chosen, headers=headers)

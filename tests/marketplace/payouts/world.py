@@ -15,7 +15,7 @@ from marketplace.payouts import books, recipients, service
 from marketplace.payouts.repository import PayoutRepository
 from marketplace.payouts.schedule import Schedule
 from protocol.identity import KeyPair
-from tests.marketplace.payouts.processor import BookedProcessor
+from tests.marketplace.payouts.processor import COUNTRY, BookedProcessor
 from tests.marketplace.world import HandClock, contradicting
 
 DAY_S = 86_400
@@ -60,7 +60,7 @@ class PayoutWorld:
             )
             session.flush()
         if ready:
-            recipients.open_recipient(self.market, account_id, "a@b.example")
+            recipients.open_recipient(self.market, account_id, "a@b.example", COUNTRY)
         if cents:
             self.earn(account_id, cents)
         return account_id

@@ -8,7 +8,13 @@ import pytest
 
 from node.account_client import AccountClient, DeviceAnswer, DeviceCode, OwnMachine
 from node.app import joining
-from node.app.joining import DeviceRefused, DeviceUnanswered, bind_machine, wait_for_approval
+from node.app.joining import (
+    DeviceRefused,
+    DeviceUnanswered,
+    bind_machine,
+    wait_for_approval,
+    waits_for_owner,
+)
 from node.config import Home
 from node.errors import ConfigInvalid, MarketRefused, MarketUnreachable
 from protocol.identity import KeyPair
@@ -138,9 +144,9 @@ class TestBindMachine:
     def home(self, tmp_path):
         return Home(tmp_path / "node")
 
-    async def bind(self, client, home, screen=None) -> str:
+    async def bind(self, client, home, screen=None, country="") -> str:
         said = []
-        await bind_machine(client, home, screen, asyncio.Event(), said.append)
+        await bind_machine(client, home, screen, asyncio.Event(), said.append, country=country)
         return "\n".join(said)
 
     async def test_approved_it_earns_for_the_account_and_asks_no_more(self, world, client, home):
@@ -161,6 +167,25 @@ class TestBindMachine:
         again = Screen()
         assert "earns for the account 'somebody'" in await self.bind(client, home, again)
         assert again.codes == []
+
+    async def test_the_country_goes_to_the_page_and_nowhere_else(self, world, client, home):
+        buyer = await world.buyer()
+        assert await waits_for_owner(client, home)
+
+        async def approve(code):
+            body = {"user_code": code.user_code}
+            await world.http.post("/v1/device/approve", json=body, headers=buyer.headers)
+
+        tasks = []
+        screen = Screen(lambda code: tasks.append(asyncio.create_task(approve(code))))
+        said = await self.bind(client, home, screen, "DE")
+        (code,) = screen.codes
+        assert code.address_with_code == f"http://market/device#{code.user_code}&country=DE"
+        assert "http://market/device#country=DE" in said
+        assert not await waits_for_owner(client, home)
+        assert "http://market/device#country=JP" in await self.bind(client, home, country="JP")
+        recipient = await world.http.get("/v1/payouts/recipient", headers=buyer.headers)
+        assert recipient.status_code == 409
 
     async def test_without_a_screen_it_only_says_how_it_stands(self, client, home):
         assert "its earnings wait" in await self.bind(client, home)
