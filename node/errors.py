@@ -6,8 +6,8 @@
     ├─ PromptInvalid                    messages the model's chat template refuses
     ├─ MarketRefused(status, code)      the marketplace said no
     │  ├─ KeyRefused                    401: wrong, revoked or missing API key
-    │  └─ PaymentRequired               402: the balance does not cover the quote
-    ├─ MarketUnreachable                no answer from the marketplace
+    │  └─ PaymentRequired               402: the balance or the key does not cover it; see `code`
+    ├─ MarketUnreachable                no answer from the marketplace, or nonsense
     ├─ ConfigInvalid                    a setting or a key file of this node
     └─ ModelFetchFailed                 weights could not be fetched (node/models/errors.py)
 
@@ -75,7 +75,7 @@ class PaymentRequired(MarketRefused):
 
 
 class MarketUnreachable(NodeError):
-    """The marketplace did not answer in time."""
+    """The marketplace gave no answer, or none that can be used."""
 
 
 class ConfigInvalid(NodeError):

@@ -21,6 +21,8 @@ __all__ = ["main"]
 
 STATUS_TIMEOUT_S = 3.0
 """The page is on this machine."""
+STATUS_BYTES_MAX = 4 * 2**20
+"""A page of a few KiB, and `--url` may name anything."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -166,9 +168,21 @@ def _read_status(url: str) -> dict[str, Any]:
     from relay.errors import RelayUnreachable
 
     try:
-        with httpx.Client(timeout=STATUS_TIMEOUT_S, trust_env=False) as client:
-            answer = client.get(f"{url.rstrip('/')}/status").raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        body = bytearray()
+        with (
+            httpx.Client(timeout=STATUS_TIMEOUT_S, trust_env=False) as client,
+            # what is at that address may be anybody, and a few compressed bytes may be gigabytes
+            client.stream(
+                "GET", f"{url.rstrip('/')}/status", headers={"accept-encoding": "identity"}
+            ) as page,
+        ):
+            page.raise_for_status()
+            for chunk in page.iter_raw():
+                body += chunk
+                if len(body) > STATUS_BYTES_MAX:
+                    raise ValueError(f"more than {STATUS_BYTES_MAX} bytes")
+        answer = json.loads(body)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         raise RelayUnreachable(
             f"No relay answers at {url}: {error}.", hint="Is it running? See its log."
         ) from None

@@ -39,7 +39,8 @@ class Hop(TypedDict):
 
 
 class Piecework(TypedDict):
-    """`stopped_by`: what else than the request ended the answer, "insufficient_funds"."""
+    """`stopped_by`: what else than the request ended the answer: why no more of it could be paid,
+    by the codes of a refusal (`insufficient_funds`, `funds_in_flight`, `key_limit`)."""
 
     session_id: str
     hops: list[Hop]

@@ -2,7 +2,8 @@
 
 `problem_of` is the one place where an exception of ours becomes a status and a code. The stock SDK
 retries 408, 409, 429 and every 5xx on its own, unless `x-should-retry: false` forbids it; it obeys
-`Retry-After` up to two minutes. Nothing here shows a traceback, a path of this machine, or a key.
+`Retry-After` up to two minutes. So money that only a payment brings is 402, and money that comes
+back by itself 429. Nothing here shows a traceback, a path of this machine, or a key.
 """
 
 import asyncio
@@ -26,11 +27,13 @@ from node.errors import (
     PromptInvalid,
     PromptTooLong,
 )
+from node.router.funds import FUNDS_IN_FLIGHT
 from protocol.errors import (
     EngineError,
     ErrorCode,
     NoRoute,
     RemoteProtocolError,
+    RouteInvalid,
     SessionError,
     VerificationError,
 )
@@ -53,6 +56,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
 """Providers come and go within seconds; the SDK waits this long, twice, before it gives up."""
+FUNDS_RETRY_AFTER_S = 1
+"""A session that has ended is settled in about a second, and its money is free again."""
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "billing_error", "rate_limit_error",
@@ -176,14 +181,16 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(400, "context_length_exceeded", str(error), param="messages")
         case PromptInvalid():
             return Problem(400, "invalid_prompt", str(error), param="messages")
-        case MarketRefused():
+        case MarketRefused() | MarketUnreachable():
             return _market_problem(error)
-        case MarketUnreachable():
-            return _later(503, "marketplace_unreachable", "The marketplace does not answer.")
         case SessionError():
             return _session_problem(error)
         case EngineError():
             return _engine_problem(error)
+        case RouteInvalid():
+            return Problem(
+                502, "route_invalid", "The route does not fit the model.", "server_error"
+            )
         case RemoteProtocolError() | VerificationError():
             return Problem(502, "provider_error", "A provider broke the protocol.", "server_error")
         case _:
@@ -221,11 +228,14 @@ def _engine_problem(error: EngineError) -> Problem:
             return Problem(500, "engine_failed", "The engine failed.", "server_error")
 
 
-def _market_problem(error: MarketRefused) -> Problem:
+def _market_problem(error: MarketRefused | MarketUnreachable) -> Problem:
+    if isinstance(error, MarketUnreachable):
+        message = "The marketplace gives no answer that can be used."
+        return _later(503, "marketplace_unreachable", message)
     if isinstance(error, KeyRefused):
         return invalid_key(str(error))
     if isinstance(error, PaymentRequired):
-        return Problem(402, "insufficient_funds", str(error), "billing_error", headers=_NO_RETRY)
+        return _payment_problem(error)
     if error.status == 429:
         return Problem(
             429, "rate_limit_exceeded", str(error), "rate_limit_error", headers=_RETRY_LATER
@@ -233,6 +243,17 @@ def _market_problem(error: MarketRefused) -> Problem:
     if 400 <= error.status < 500:
         return Problem(error.status, error.code, str(error))
     return Problem(502, "marketplace_failed", "The marketplace failed.", "server_error")
+
+
+def _payment_problem(error: PaymentRequired) -> Problem:
+    """By the marketplace's code: `insufficient_funds` and `key_limit`, where asking again is of no
+    use before somebody has topped up or raised the limit, and money that other answers hold."""
+    if error.code == FUNDS_IN_FLIGHT:
+        headers = {"Retry-After": str(FUNDS_RETRY_AFTER_S)}
+        return Problem(429, error.code, str(error), "rate_limit_error", headers=headers)
+    # a 402 without a body of the marketplace's does not say whose money is lacking
+    code = "payment_required" if error.code == "unknown" else error.code
+    return Problem(402, code, str(error), "billing_error", headers=_NO_RETRY)
 
 
 def _http_problem(error: HTTPException) -> Problem:

@@ -16,7 +16,7 @@ from node.app.witness import LogWitness, witnessing
 from node.config import Home, ProviderConfig
 from node.engine.base import ShardSpec
 from node.engine.runner import EngineRunner
-from node.errors import ConfigInvalid
+from node.errors import ConfigInvalid, MarketUnreachable
 from node.hardware import layers_that_fit, memory_for_layers
 from node.household.limits import with_floor
 from node.market_client import MarketClient, MarketTerms
@@ -222,7 +222,13 @@ async def _choose_span(config: ProviderConfig, client: MarketClient, model: Load
             f"Not one layer of {manifest.name} fits into {config.memory_bytes / 2**20:.0f} MiB.",
             hint="Give more with --memory, or serve fewer tokens with --kv-tokens.",
         )
-    return await client.place(manifest.manifest_hash, layers_max)
+    span = await client.place(manifest.manifest_hash, layers_max)
+    if not 0 < len(span) <= layers_max or span.end > manifest.layers:
+        raise MarketUnreachable(
+            f"The marketplace gives layers {span}, of {manifest.layers} and at most {layers_max}.",
+            hint="Name them yourself with --span START:END.",
+        )
+    return span
 
 
 def _spare_bytes(config: ProviderConfig, model: LoadedModel, span: Span) -> int:

@@ -14,6 +14,7 @@ from node.cli.program import run_task
 from node.config import Home
 from node.errors import MarketRefused
 from node.market_client import MarketClient
+from node.market_shapes import Shape, is_text, is_whole
 from protocol.money import format_usd
 
 __all__ = ["show_earnings"]
@@ -29,6 +30,30 @@ _PLACES = (
     ("in transit", "in_transit_nanos", "on its way to you"),
     ("paid", "paid_nanos", "paid out in all"),
 )
+_REPORT: Shape = {
+    "earned_nanos": is_whole,
+    **{field: is_whole for _, field, _ in _PLACES},
+    "held": [{"reason": is_text, "nanos": is_whole, "until_s": is_whole}],
+    "machines": [
+        {
+            "name": is_text,
+            "peer_id": is_text,
+            "earned_nanos": is_whole,
+            "waiting_nanos": is_whole,
+            "unsettled_nanos": is_whole,
+        }
+    ],
+}
+_PART: Shape = {
+    "group": is_text,
+    "sessions": is_whole,
+    "token_layers": is_whole,
+    "bytes_carried": is_whole,
+    "settled_nanos": is_whole,
+    "unsettled_nanos": is_whole,
+}
+_BREAKDOWN: Shape = {"by": is_text, "data": [_PART], "total": _PART}
+"""What is printed of the two pages."""
 _REASONS = {
     "reserve": "reserve of a young provider",
     "new_buyer": "a new buyer's payment may still be taken back",
@@ -46,14 +71,15 @@ def show_earnings(*, market: str, home: Path | None, by: str, days: int, as_json
             terms = await client.terms()
             path.pin_market(client.url, terms.peer_id)
             try:
-                report = await client.ask("/v1/earnings")
+                report = await client.ask("/v1/earnings", _REPORT)
             except MarketRefused as error:
                 if error.code != UNBOUND:
                     raise
                 await _show_alone(client, as_json=as_json)
                 return
             start = datetime.now(UTC).date() - timedelta(days=days - 1)
-            parts = await client.ask(f"/v1/earnings/breakdown?by={by}&start={start}")
+            target = f"/v1/earnings/breakdown?by={by}&start={start}"
+            parts = await client.ask(target, _BREAKDOWN)
         if as_json:
             sys.stdout.write(json.dumps({"schema": 1, **report, "breakdown": parts}) + "\n")
         else:

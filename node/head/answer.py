@@ -107,7 +107,8 @@ class Answer(Protocol):
     finish_reason: FinishReason | None
     """None while the answer runs."""
     stopped_by: str | None
-    """What else than the request's own bounds ended it: "insufficient_funds", or None."""
+    """What else than the request's own bounds ended it, or None: why no more of it could be paid,
+    as `insufficient_funds` or `key_limit` (node/head/instalments.py has them all)."""
 
     @property
     def hops(self) -> tuple[HopReport, ...]:

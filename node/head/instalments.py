@@ -30,10 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 class AnswerUnfunded(SessionError):
-    """The answer has come to the last row that is paid for, and more cannot be."""
+    """The answer has come to the last row that is paid for, and more cannot be.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code=ErrorCode.UNPAID, hint="Top up, or ask for fewer tokens.")
+    `reason`: the marketplace's code (`insufficient_funds`, `funds_in_flight`, `key_limit`),
+    `marketplace_unreachable`, or `payment_unconfirmed` where hops have not taken what was paid.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, code=ErrorCode.UNPAID)
+        self.reason = reason
 
 
 class Instalments:
@@ -172,5 +177,12 @@ class Instalments:
 
 def _unfunded(error: BaseException) -> BaseException:
     """What ends an answer cleanly; what is a bug, or a cancellation, stays what it is."""
-    expected = (MarketRefused, MarketUnreachable, SessionError, VerificationError)
-    return AnswerUnfunded(str(error)) if isinstance(error, expected) else error
+    match error:
+        case MarketRefused():
+            return AnswerUnfunded(str(error), error.code)
+        case MarketUnreachable():
+            return AnswerUnfunded(str(error), "marketplace_unreachable")
+        case SessionError() | VerificationError():
+            return AnswerUnfunded(str(error), "payment_unconfirmed")
+        case _:
+            return error

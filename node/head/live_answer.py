@@ -16,8 +16,6 @@ from node.head.models import HeadModel
 
 __all__ = ["LiveAnswer", "Prompt"]
 
-STOPPED_BY_FUNDS = "insufficient_funds"
-
 logger = logging.getLogger(__name__)
 
 
@@ -101,7 +99,7 @@ class LiveAnswer:
                 yield token
         except AnswerUnfunded as error:
             logger.info("an answer ends after %d tokens: %s", self.completion_tokens, error)
-            self.stopped_by = STOPPED_BY_FUNDS
+            self.stopped_by = error.reason
 
     def _generate(self) -> AsyncGenerator[int, None]:
         prompt, session = self._prompt, self._session

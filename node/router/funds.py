@@ -25,7 +25,7 @@ FUNDS_IN_FLIGHT = "funds_in_flight"
 """The marketplace's code for money that other sessions of the buyer hold for now."""
 
 WAIT_MAX_S = 60.0
-"""A client that waited for a minute without a first token has mostly gone; he gets the 402."""
+"""A client that waited for a minute without a first token has mostly gone; he is told to return."""
 WAITING_MAX = 1024
 """Of one key. Each is an open request of a client: beyond that he is told to come back."""
 WAITING_IN_ALL_MAX = 8192

@@ -14,6 +14,7 @@ from ledger.export import check_tiles, read_checkpoint, read_entries
 from ledger.tiles import TILE_HASHES, TileName, decode_entries, subtree_from_tiles, tile_width
 from ledger.tree import right_edge
 from node.app.witness import with_tiles
+from node.errors import MarketUnreachable
 from node.market_client import MarketClient
 from protocol.identity import PeerId
 
@@ -90,7 +91,13 @@ def _fetched(
         if not ahead:
             return
         name, fetch = ahead.popleft()
-        entries = decode_entries(fetch.result(FETCH_TIMEOUT_S))
+        try:
+            bundle = fetch.result(FETCH_TIMEOUT_S)
+        except TimeoutError:
+            raise MarketUnreachable(
+                f"{name.path} did not come in {FETCH_TIMEOUT_S:.0f} s."
+            ) from None
+        entries = decode_entries(bundle)
         if len(entries) != name.width:
             raise AuditFailed(f"{name.path} has {len(entries)} entries, not {name.width}.")
         yield from entries[max(0, start - name.index * TILE_HASHES) :]

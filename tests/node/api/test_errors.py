@@ -27,6 +27,7 @@ from protocol.errors import (
     LocalProtocolError,
     NoRoute,
     RemoteProtocolError,
+    RouteInvalid,
     SessionError,
     SignatureInvalid,
 )
@@ -40,7 +41,10 @@ def hop_failed(code: ErrorCode) -> HopFailed:
 
 TABLE: list[tuple[BaseException, int, str]] = [
     (KeyRefused(401, "key", "wrong key"), 401, "invalid_api_key"),
-    (PaymentRequired(402, "balance", "too little"), 402, "insufficient_funds"),
+    (PaymentRequired(402, "insufficient_funds", "too little"), 402, "insufficient_funds"),
+    (PaymentRequired(402, "key_limit", "too little"), 402, "key_limit"),
+    (PaymentRequired(402, "unknown", "answered 402"), 402, "payment_required"),
+    (PaymentRequired(402, "funds_in_flight", "held"), 429, "funds_in_flight"),
     (MarketRefused(403, "model_not_allowed", "no"), 403, "model_not_allowed"),
     (MarketRefused(429, "slow_down", "no"), 429, "rate_limit_exceeded"),
     (MarketRefused(500, "whatever", "no"), 502, "marketplace_failed"),
@@ -61,6 +65,7 @@ TABLE: list[tuple[BaseException, int, str]] = [
     (ModelNotFound("/home/me/models/x"), 404, "model_not_found"),
     (EngineDied("pid 7 on /dev/x"), 500, "engine_failed"),
     (EngineError("cuda"), 500, "engine_failed"),
+    (RouteInvalid("layers 3-9"), 502, "route_invalid"),
     (RemoteProtocolError("bad frame"), 502, "provider_error"),
     (SignatureInvalid("receipt"), 502, "provider_error"),
     (LocalProtocolError("our bug"), 500, "internal_error"),
@@ -78,6 +83,7 @@ class TestProblemOf:
         assert set(problem.body["error"]) == {"message", "type", "param", "code"}
         assert problem.message
         assert ("Retry-After" in problem.headers) == (status in (429, 503))
+        assert (problem.headers.get("x-should-retry") == "false") == (status == 402)
 
     @pytest.mark.parametrize("error", [e for e, status, _ in TABLE if status == 500])
     def test_nothing_of_this_machine_is_told(self, error: BaseException) -> None:
@@ -107,15 +113,38 @@ class TestSDK:
         assert caught.value.code == "context_length_exceeded"
         assert caught.value.type == "invalid_request_error"
 
-    def test_no_money_is_not_asked_again(self, serve: Callable[..., Any]) -> None:
-        error = PaymentRequired(402, "x", "The balance does not cover the quote.")
+    @pytest.mark.parametrize(
+        ("code", "hint"),
+        [
+            ("insufficient_funds", "Top up, or ask for fewer tokens."),
+            ("key_limit", "Raise the key's limit, or use another key."),
+        ],
+    )
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_no_money_is_not_asked_again(
+        self, serve: Callable[..., Any], code: str, hint: str, stream: bool
+    ) -> None:
+        error = PaymentRequired(402, code, "Too little.", hint=hint)
         served = serve(FakeHead(FakeScript(opening_error=error)))
         with pytest.raises(openai.APIStatusError) as caught:
-            served.sdk.with_options(max_retries=2).chat.completions.create(**ASK)
+            served.sdk.with_options(max_retries=2).chat.completions.create(**ASK, stream=stream)
         assert caught.value.status_code == 402
-        assert caught.value.code == "insufficient_funds"
+        assert (caught.value.code, caught.value.type) == (code, "billing_error")
+        assert hint in caught.value.message
         assert caught.value.response.headers["x-should-retry"] == "false"
         assert len(served.head.requests) == 1
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_money_that_comes_back_is_asked_for_again(
+        self, serve: Callable[..., Any], stream: bool
+    ) -> None:
+        error = PaymentRequired(402, "funds_in_flight", "Held.", hint="Try again in 1 s.")
+        served = serve(FakeHead(FakeScript(opening_error=error)))
+        with pytest.raises(openai.RateLimitError) as caught:
+            served.sdk.with_options(max_retries=1).chat.completions.create(**ASK, stream=stream)
+        assert (caught.value.code, caught.value.type) == ("funds_in_flight", "rate_limit_error")
+        assert caught.value.response.headers["retry-after"] == "1"
+        assert len(served.head.requests) == 2
 
     def test_no_route_says_when_to_come_back(self, serve: Callable[..., Any]) -> None:
         served = serve(FakeHead(FakeScript(opening_error=NoRoute("m", "nobody"))))

@@ -8,6 +8,7 @@ import pytest
 from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
 from node.head.instalments import AnswerUnfunded, Instalments
 from node.router.base import RoutePlan, Router, RouteRequest
+from protocol.errors import SessionError
 from protocol.identity import KeyPair
 from protocol.route import Hop, Route, Span
 from protocol.tensor import WireDtype
@@ -197,16 +198,27 @@ async def test_a_hop_that_is_lost_is_replaced_by_who_waits_for_rows():
     assert answer.mended == 1
 
 
-@pytest.mark.parametrize("error", [CONFLICT, MarketUnreachable("no answer")], ids=["409", "gone"])
-async def test_what_else_goes_wrong_ends_the_answer_cleanly(error):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CONFLICT, "conflict"),
+        (MarketUnreachable("no answer"), "marketplace_unreachable"),
+        (PaymentRequired(402, "key_limit", "no more"), "key_limit"),
+        (PaymentRequired(402, "funds_in_flight", "held"), "funds_in_flight"),
+        (SessionError("no hop"), "payment_unconfirmed"),
+    ],
+    ids=["409", "gone", "key", "held", "hops"],
+)
+async def test_what_else_goes_wrong_ends_the_answer_cleanly(error, reason):
     answer = Answer(market := Market())
 
     def fail():
         raise error
 
     market.before += [fail] * 9
-    with pytest.raises(AnswerUnfunded):
+    with pytest.raises(AnswerUnfunded) as caught:
         await answer.wait_for(PROMPT + FIRST + 1)
+    assert caught.value.reason == reason
 
 
 async def test_who_leaves_leaves_nothing_behind():
