@@ -27,7 +27,6 @@ from ledger.tree import (
     tree_root,
 )
 from ledger.witness import WitnessState, observe, prove_fork
-from ledger.witness_wire import AddCheckpoint, compose_lines, compose_size, parse_lines, parse_size
 from protocol.identity import PeerId
 from tests.ledger.world import MARKET, NOW_S, ORIGIN, OTHER, PROVIDER
 
@@ -221,35 +220,3 @@ class TestForks:
     def test_arbitrary_files_raise_only_audit_failed(self, text):
         with pytest.raises(AuditFailed):
             ForkProof.decode(text)
-
-
-class TestWire:
-    def test_the_request_is_the_specifications(self):
-        note = note_of(HONEST, 20)
-        request = AddCheckpoint(9, tuple(proof_of(HONEST, 9, 20)), note)
-        body = request.compose()
-        assert body.startswith("old 9\n")
-        assert body.count("\n\n") == 2
-        assert AddCheckpoint.parse(body) == request
-        assert AddCheckpoint.parse(AddCheckpoint(0, (), note).compose()).proof == ()
-
-    def test_answers(self):
-        line = cosign(split_note(note_of(HONEST, 20))[0], PROVIDER, NOW_S)
-        assert parse_lines(compose_lines([line, line])) == [line, line]
-        assert parse_size(compose_size(20852014)) == 20852014
-        for bad in ("", "12", "012\n", "-1\n", "12\n\n", "9" * 20 + "\n"):
-            with pytest.raises(AuditFailed):
-                parse_size(bad)
-
-    @pytest.mark.parametrize(
-        "body", ["", "old 1\n", "old 01\n\nnote", "old 1\nAAAA\n\nnote", "new 1\n\nnote"]
-    )
-    def test_malformed_requests(self, body):
-        with pytest.raises(AuditFailed):
-            AddCheckpoint.parse(body)
-
-    @given(st.text())
-    def test_arbitrary_text_raises_only_audit_failed(self, text):
-        for parse in (AddCheckpoint.parse, parse_lines):
-            with pytest.raises(AuditFailed):
-                parse(text)

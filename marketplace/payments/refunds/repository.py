@@ -26,10 +26,6 @@ class RefundRepository:
     def find(self, refund_id: bytes) -> RefundRow | None:
         return self._session.get(RefundRow, refund_id)
 
-    def by_processor(self, processor_id: str) -> RefundRow | None:
-        query = select(RefundRow).where(col(RefundRow.processor_id) == processor_id)
-        return self._session.execute(query).scalar_one_or_none()
-
     def take_due(self, now_s: int, again_at_s: int) -> RefundRow | None:
         """The one that has waited longest, taken so that no other process has it too."""
         query = (
