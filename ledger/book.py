@@ -3,7 +3,7 @@
 Nothing here commits; the caller owns the transaction. Limits are conditional updates, never
 read-then-write, so that spend cannot pass a balance at any concurrency. The pattern of pending,
 post and void follows TigerBeetle's two-phase transfers. Locks are taken in one order: holds, lanes,
-accounts by name, the log's head.
+turns (`ledger/turns.py`), accounts by name, the log's head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -152,9 +152,18 @@ class Book:
         hold = self._find_hold(hold_id)
         resolve(self._session, [Resolution(hold, charged_nanos, credits)], now_s=now_s)
 
-    def resolve_all(self, resolutions: Sequence[Resolution], *, now_s: int) -> None:
-        """As `post_hold` for each, together; the caller has locked the holds' rows."""
-        resolve(self._session, resolutions, now_s=now_s)
+    def resolve_all(
+        self,
+        resolutions: Sequence[Resolution],
+        *,
+        now_s: int,
+        beside: Sequence[AccountRef] = (),
+    ) -> None:
+        """As `post_hold` for each, together; the caller has locked the holds' rows.
+
+        `beside`: accounts that the caller books on afterwards, locked with the others.
+        """
+        resolve(self._session, resolutions, now_s=now_s, beside=beside)
 
     def release(self, hold_id: bytes, *, now_s: int) -> None:
         """Give the whole hold back to the buyer; again is no error.

@@ -119,9 +119,10 @@ def park_paid(
     Gives the entry that the caller must append to the log; none where nothing was there.
     """
     book, lease_hex = Book(session), lease.lease_id.hex()
-    nanos = max(nanos - _parked_before(session, lease.lease_id), 0)
     disputed = AccountRef(AccountCode.DISPUTED, lease_hex)
+    # the lock comes first: who parks the same lease meanwhile must have been counted
     book.lock((disputed, *sources))
+    nanos = max(nanos - _parked_before(session, lease.lease_id), 0)
     left = nanos
     for position, source in enumerate(sources):
         amount = min(left, max(book.balance(source).available_nanos, 0))

@@ -17,7 +17,7 @@ from ledger.lanes import load_lanes
 from ledger.leaf import EquivocationLeaf
 from ledger.log import Log
 from ledger.models import LaneRow, ReceiptRow
-from ledger.settle_window import mark_closed
+from ledger.settle_window import close_unless_busy
 from protocol.errors import ProtocolError, VerificationError
 from protocol.money import Nanos
 from protocol.receipt import CosignedReceipt, Receipt
@@ -86,7 +86,7 @@ def record(session: Session, pairs: Sequence[Pair], now_s: int) -> range:
             }
         )
         _close_lane(session, lease_id, amount)
-        mark_closed(session, lanes[lease_id].lease.hold_id)
+        close_unless_busy(session, lanes[lease_id].lease.hold_id)
     session.execute(insert(_EQUIVOCATION), rows)
     return indexes
 

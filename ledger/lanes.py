@@ -159,7 +159,9 @@ def load_leases(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lea
     return leases
 
 
-def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane]:
+def load_lanes(
+    session: Session, lease_ids: Iterable[bytes], *, lock: bool = True
+) -> dict[bytes, Lane]:
     """The lanes of these leases, their rows locked in one order; unknown ids are left out."""
     lanes: dict[bytes, Lane] = {}
     ordered = sorted(set(lease_ids))
@@ -168,8 +170,9 @@ def load_lanes(session: Session, lease_ids: Iterable[bytes]) -> dict[bytes, Lane
             select(_LANE)
             .where(is_one_of(session, _LANE.c.lease_id, ordered[start : start + ROWS_PER_QUERY]))
             .order_by(_LANE.c.lease_id)
-            .with_for_update(key_share=True)
         )
+        if lock:
+            query = query.with_for_update(key_share=True)
         for row in session.execute(query).all():
             lanes[row.lease_id] = lane_of(row)
     return lanes

@@ -19,6 +19,7 @@ from ledger.disputes import Opening, ParkedLease, open_dispute, park_paid
 from ledger.lanes import ROWS_PER_QUERY, Lane, load_lanes
 from ledger.leaf import LaneCredit, ParkLeaf
 from ledger.links import LinkEnds, Mismatch, find_mismatches, loose_ends, touched
+from ledger.turns import take_turns
 from protocol.lease import ID_BYTES
 
 __all__ = ["Findings", "disputed_account", "look_for_mismatches", "open_disputes"]
@@ -36,6 +37,15 @@ class Findings:
     paid: Mapping[bytes, Lane] = field(default_factory=dict)
     """Leases settled before, under another hold, that contradict one of these."""
 
+    @property
+    def accounts(self) -> list[AccountRef]:
+        """Between which `paid` is parked: locked together with all that a settlement books on."""
+        return [
+            account
+            for lease_id, lane in self.paid.items()
+            for account in (disputed_account(lease_id), _earned_by(lane))
+        ]
+
 
 def disputed_account(lease_id: bytes) -> AccountRef:
     """Where a lease's parked money lies."""
@@ -45,14 +55,17 @@ def disputed_account(lease_id: bytes) -> AccountRef:
 def look_for_mismatches(session: Session, lanes: Iterable[Lane]) -> Findings:
     """Compare the lanes that are about to be settled, and those of their sessions settled before.
 
-    Locks nothing but lanes; remembers loose ends.
+    Remembers loose ends. One settlement of a session at a time looks for those of others: of two
+    at once neither would see the other's, and what contradicts would be compared by nobody.
     """
     ends = [LinkEnds.of(lane.lease, lane.mark) for lane in lanes]
     loose = loose_ends(ends)
     if not loose:
         mismatches = find_mismatches(ends)
         return Findings(mismatches, frozenset(touched(mismatches)))
-    settled_before = _load_loose(session, {end.session_id for end in loose})
+    session_ids = {end.session_id for end in loose}
+    take_turns(session, "ledger.parking", session_ids)
+    settled_before = _load_loose(session, session_ids)
     before = [LinkEnds.of(lane.lease, lane.mark) for lane in settled_before.values()]
     mismatches = find_mismatches([*ends, *before])
     # two that were settled before were compared then
@@ -103,13 +116,18 @@ def open_disputes(
             if lane := findings.paid.get(lease_id):
                 entries += park_paid(
                     session, dispute_id, lane.lease, buyer=buyer,
-                    sources=[AccountRef(AccountCode.PROVIDER_EARNED, str(lane.lease.provider))],
+                    sources=[_earned_by(lane)],
                     nanos=lane.mark.amount_nanos, reason=opening.kind.value, now_s=now_s,
                 )  # fmt: skip
     return entries
 
 
+def _earned_by(lane: Lane) -> AccountRef:
+    return AccountRef(AccountCode.PROVIDER_EARNED, str(lane.lease.provider))
+
+
 def _load_loose(session: Session, session_ids: Iterable[bytes]) -> dict[bytes, Lane]:
+    """Settled, so nothing moves them any more: who holds one of them need not be waited for."""
     found: list[bytes] = []
     ordered = sorted(session_ids)
     for start in range(0, len(ordered), ROWS_PER_QUERY):
@@ -117,7 +135,7 @@ def _load_loose(session: Session, session_ids: Iterable[bytes]) -> dict[bytes, L
             _LOOSE.c.session_id.in_(ordered[start : start + ROWS_PER_QUERY])
         )
         found += session.execute(query).scalars()
-    return load_lanes(session, found) if found else {}
+    return load_lanes(session, found, lock=False) if found else {}
 
 
 def _hanging_together(mismatches: Iterable[Mismatch]) -> list[list[Mismatch]]:

@@ -73,12 +73,21 @@ def hold_ref(hold_id: bytes, part: int) -> str:
     return f"{hold_id.hex()}:{part}" if part else hold_id.hex()
 
 
-def resolve(session: Session, resolutions: Sequence[Resolution], *, now_s: int) -> None:
-    """Resolve all of them, or raise and leave the transaction to be rolled back."""
+def resolve(
+    session: Session,
+    resolutions: Sequence[Resolution],
+    *,
+    now_s: int,
+    beside: Sequence[AccountRef] = (),
+) -> None:
+    """Resolve all of them, or raise and leave the transaction to be rolled back.
+
+    `beside`: what else is booked on in this transaction, locked in the one order of all.
+    """
     if not resolutions:
         return
     balances = Balances(session)
-    balances.lock(list(_touched(resolutions)))
+    balances.lock([*_touched(resolutions), *beside])
     parts = _load_parts(session, resolutions)
     rows = [row for one in resolutions for row in _transfers(one, parts[one.hold.hold_id], now_s)]
     write_transfers(session, rows)

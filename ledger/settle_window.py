@@ -29,7 +29,13 @@ from ledger.settlement import HoldSettlement, LaneState, settle_hold
 from protocol.identity import PeerId
 from protocol.money import Nanos
 
-__all__ = ["SETTLED_AT_ONCE_MAX", "SettledHold", "mark_closed", "settle_ready"]
+__all__ = [
+    "SETTLED_AT_ONCE_MAX",
+    "SettledHold",
+    "close_unless_busy",
+    "mark_closed",
+    "settle_ready",
+]
 
 SETTLED_AT_ONCE_MAX = 500
 """Holds of one transaction: bounds how long the write lock is held."""
@@ -69,6 +75,19 @@ def mark_closed(session: Session, hold_id: bytes) -> None:
         raise HoldUnknown(hold_id)
 
 
+def close_unless_busy(session: Session, hold_id: bytes) -> None:
+    """As `mark_closed`, but not of a hold that somebody else has locked: for who has lanes locked
+    already, which come after holds.
+
+    Who has it settles the hold anyway, or extends its leases: then its session's head closes it,
+    or its time ends.
+    """
+    free = select(_HOLD.c.hold_id).where(_HOLD.c.hold_id == hold_id)
+    free = free.with_for_update(key_share=True, skip_locked=True)
+    if session.execute(free).one_or_none() is not None:
+        mark_closed(session, hold_id)
+
+
 def settle_ready(
     session: Session, *, now_s: int, limit: int, buyer: str | None = None
 ) -> list[SettledHold]:
@@ -83,7 +102,8 @@ def settle_ready(
     whole = [lane_of(row) for rows in lanes.values() for row in rows]
     findings = look_for_mismatches(session, whole)
     settled = [_post(hold, lanes[hold.hold_id], findings.parked) for hold in holds]
-    Book(session).resolve_all([resolution for resolution, _ in settled], now_s=now_s)
+    resolutions = [resolution for resolution, _ in settled]
+    Book(session).resolve_all(resolutions, now_s=now_s, beside=findings.accounts)
     reach("settle.resolved")
     leaves: list[Leaf] = [leaf for _, leaf in settled if leaf is not None]
     if findings.mismatches:

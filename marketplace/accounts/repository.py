@@ -17,6 +17,11 @@ class AccountRepository:
         self._session.add(row)
         self._session.flush()
 
+    def lock(self, account_id: str) -> None:
+        """Until the transaction ends nobody else counts what belongs to it, to add to that; what
+        refers to it may be written meanwhile."""
+        self._session.get_one(BuyerRow, account_id, with_for_update={"key_share": True})
+
     def exists(self, account_id: str) -> bool:
         return self._session.get(BuyerRow, account_id) is not None
 

@@ -11,7 +11,7 @@ from marketplace.accounts.schemas import AccountCreated, AccountSchema, BalanceS
 from marketplace.auth import Scope
 from marketplace.keys import service as keys
 
-__all__ = ["create", "name_of", "open_account", "show"]
+__all__ = ["create", "lock", "name_of", "open_account", "show"]
 
 ACCOUNT_ID_BYTES = 16
 
@@ -28,6 +28,11 @@ def open_account(session: Session, name: str, *, now_s: int) -> str:
     account_id = secrets.token_hex(ACCOUNT_ID_BYTES)
     AccountRepository(session).add(BuyerRow(account_id=account_id, name=name, created_at_s=now_s))
     return account_id
+
+
+def lock(session: Session, account_id: str) -> None:
+    """Let one at a time add to what the account has, where that is counted first."""
+    AccountRepository(session).lock(account_id)
 
 
 def name_of(session: Session, account_id: str) -> str:

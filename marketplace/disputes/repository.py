@@ -28,6 +28,12 @@ class DisputeRepository:
     def get(self, dispute_id: bytes) -> DisputeRow | None:
         return self._session.get(DisputeRow, dispute_id)
 
+    def lock(self, dispute_id: bytes) -> DisputeRow | None:
+        """As it is now; nobody else rules or is heard on it before this transaction ends."""
+        return self._session.get(
+            DisputeRow, dispute_id, with_for_update={"key_share": True}, populate_existing=True
+        )
+
     def concerning(
         self, account_id: str, peers: Sequence[str], *, before_s: int, limit: int
     ) -> Sequence[DisputeRow]:

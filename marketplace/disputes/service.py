@@ -14,6 +14,7 @@ from ledger.dispute_models import DisputeKind, DisputeRow, DisputeState
 from ledger.disputes import Opening
 from ledger.log import Log
 from ledger.rulings import Decision
+from ledger.turns import take_turns
 from marketplace.disputes.errors import (
     DisputeUnknown,
     NothingToDispute,
@@ -95,7 +96,9 @@ def state(
     Raises DisputeUnknown, StatementTooLate, TooManyStatements, or Conflict for an id that is taken.
     """
     repository = DisputeRepository(session)
-    row = seen_by(session, party, dispute_id)
+    seen_by(session, party, dispute_id)
+    row = repository.lock(dispute_id)
+    assert row is not None, "no dispute goes away"
     author = party.peer_id or party.account_id
     if known := repository.statement(statement_id):
         if (known.dispute_id, known.author, known.body) != (dispute_id, author, body):
@@ -135,6 +138,8 @@ def claim_bad_output(
         return rows[0].parked_nanos
     if len(evidence) > EVIDENCE_BYTES_MAX:
         raise NothingToDispute(f"Evidence has at most {EVIDENCE_BYTES_MAX} bytes.")
+    # of two claims at once each would count without the other
+    take_turns(session, "disputes.claims", [filed_by.encode()])
     if repository.open_claims_of(filed_by) >= OPEN_CLAIMS_MAX:
         raise TooManyClaims(f"{OPEN_CLAIMS_MAX} claims of yours wait for a ruling.")
     lane = repository.lane(lease_id)

@@ -60,8 +60,8 @@ class KeyRepository:
         return True
 
     def note_uses(self, uses: Mapping[str, int]) -> None:
-        """Write when each key (by id) was last used."""
-        for key_id, used_at_s in uses.items():
+        """Write when each key (by id) was last used; in one order, for others write too."""
+        for key_id, used_at_s in sorted(uses.items()):
             self._session.execute(
                 update(KeyRow)
                 .where(col(KeyRow.key_id) == key_id)

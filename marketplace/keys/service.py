@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ledger.database import Session
+from marketplace.accounts.repository import AccountRepository
 from marketplace.auth import NewKey, Scope, make_key
 from marketplace.errors import Conflict, KeyUnknown
 from marketplace.keys.models import BudgetRow, KeyRow
@@ -120,6 +121,7 @@ def revoke(session: Session, account_id: str, key_id: str, *, now_s: int) -> Non
 
 def _add(session: Session, row: KeyRow) -> None:
     repository = KeyRepository(session)
+    AccountRepository(session).lock(row.account_id)
     if len(repository.of_account(row.account_id)) >= KEYS_MAX:
         raise Conflict(f"An account has at most {KEYS_MAX} keys.", hint="Use one of them.")
     repository.add(row)

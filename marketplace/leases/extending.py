@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ledger import errors as ledger_errors
-from ledger.book import Book
+from ledger.accounts import AccountCode, AccountRef
+from ledger.book import Book, clearing_of
 from ledger.database import Session
 from ledger.lanes import extend_lane
 from marketplace.errors import Conflict, InsufficientFunds, Malformed
@@ -54,6 +55,7 @@ def extend(
     wanted = _wanted(holds, request)
     lanes = repository.lanes(session_id)
     present = _present(holds, lanes)
+    _lock(session, account_id, holds)
     held_nanos = 0
     for hold in holds:
         under = [lane for lane in lanes if lane.epoch == hold.epoch]
@@ -68,6 +70,18 @@ def extend(
     if held_nanos:
         leave_headroom(session, row, held_nanos)
     return _answer(repository, session_id, request)
+
+
+def _lock(session: Session, account_id: str, holds: Sequence[SessionHoldRow]) -> None:
+    """Every hold, then every account, in the order of all: grown one hold after the other, those of
+    a repaired session would be asked for in another."""
+    if len(holds) == 1:
+        return  # then its own growing asks in that order
+    book = Book(session)
+    for hold in holds:
+        book.parts(hold.hold_id)
+    accounts = [clearing_of(hold.hold_id) for hold in holds]
+    book.lock([AccountRef(AccountCode.BUYER_CASH, account_id), *accounts])
 
 
 @dataclass(frozen=True, slots=True)

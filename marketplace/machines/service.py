@@ -7,6 +7,7 @@ of somebody of the account. The same two words move it from one account to anoth
 from collections.abc import Sequence
 
 from ledger.database import Session
+from marketplace.accounts.repository import AccountRepository
 from marketplace.machines.errors import MachineUnknown, TooManyMachines
 from marketplace.machines.models import BindingRow, MachineRow
 from marketplace.machines.repository import MachineRepository
@@ -55,6 +56,7 @@ def bind(
     if row is not None and row.account_id == account_id:
         repository.rename(row, name)
         return row
+    AccountRepository(session).lock(account_id)
     if repository.count(account_id) >= MACHINES_MAX:
         raise TooManyMachines(MACHINES_MAX)
     if row is not None:

@@ -84,9 +84,10 @@ def _begin(market: Market, account_id: str, request: TopupRequest) -> _Page:
     now_s = market.clock.now_s()
     with market.database.transaction() as session:
         repository = TopupRepository(session)
-        past = repository.history(account_id, now_s)
-        if repository.get(request.topup_id) is None:
-            service.check_amount(market.processor, past, request.amount_nanos, now_s=now_s)
+        past = service.admit(
+            session, market.processor, account_id, request.topup_id, request.amount_nanos,
+            now_s=now_s,
+        )  # fmt: skip
         topup = service.open_topup(
             session, account_id, request.topup_id, request.amount_nanos, now_s=now_s
         )

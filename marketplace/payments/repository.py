@@ -104,17 +104,36 @@ class TopupRepository:
             .values(refunded_nanos=col(PaymentRow.refunded_nanos) - amount)
         )
 
-    def history(self, account_id: str, now_s: int) -> PaidHistory:
-        """What the account has paid so far."""
+    def has_open_page(self, topup_id: bytes, now_s: int) -> bool:
+        """Whether it is paid, or has a page where it can be."""
+        row, payment = self._session.get_one(TopupRow, topup_id), self.payment(topup_id)
+        is_over = 0 < payment.expires_at_s <= now_s
+        return row.paid_at_s is not None or (bool(row.checkout_url) and not is_over)
+
+    def open_again(self, topup_id: bytes, now_s: int) -> None:
+        """From now on it counts as made today."""
+        unpaid = update(TopupRow).where(
+            col(TopupRow.topup_id) == topup_id, col(TopupRow.paid_at_s).is_(None)
+        )
+        self._session.execute(unpaid.values(created_at_s=now_s))
+
+    def history(self, account_id: str, now_s: int, *, but: bytes | None = None) -> PaidHistory:
+        """What the account has paid so far; `but`: a top-up that is not counted as today's."""
         paid = select(
             func.coalesce(func.sum(TopupRow.amount_nanos), 0), func.min(TopupRow.paid_at_s)
         ).where(col(TopupRow.account_id) == account_id, col(TopupRow.paid_at_s).is_not(None))
         total, first = self._session.execute(paid).one()
         # an open page can still be paid, so it counts as if it were
-        today = select(func.coalesce(func.sum(TopupRow.amount_nanos), 0)).where(
-            col(TopupRow.account_id) == account_id,
-            func.coalesce(TopupRow.paid_at_s, TopupRow.created_at_s) > now_s - DAY_S,
+        is_open = col(TopupRow.paid_at_s).is_(None) & (col(PaymentRow.expires_at_s) > now_s)
+        since_s = func.coalesce(TopupRow.paid_at_s, TopupRow.created_at_s)
+        today = (
+            select(func.coalesce(func.sum(TopupRow.amount_nanos), 0))
+            .join(PaymentRow, col(PaymentRow.topup_id) == col(TopupRow.topup_id))
+            .where(col(TopupRow.account_id) == account_id)
+            .where((since_s > now_s - DAY_S) | is_open)
         )
+        if but is not None:
+            today = today.where(col(TopupRow.topup_id) != but)
         complaints = (
             select(func.count())
             .select_from(ChargebackRow)

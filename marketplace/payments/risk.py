@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from protocol.money import NANOS_PER_USD, Nanos
 
-__all__ = ["DAY_S", "STEPS", "PaidHistory", "Step", "daily_nanos_max", "wants_authentication"]
+__all__ = [
+    "DAY_S",
+    "STEPS",
+    "PaidHistory",
+    "Step",
+    "daily_nanos_max",
+    "left_today_nanos",
+    "wants_authentication",
+]
 
 DAY_S = 24 * 3600
 
@@ -43,7 +51,7 @@ class PaidHistory:
     paid_nanos: Nanos
     first_paid_at_s: int | None
     today_nanos: Nanos
-    """Paid within the last day, or opened then and not paid yet."""
+    """Paid within the last day, or opened then and not paid yet; what can still be paid counts."""
     chargebacks: int
 
 
@@ -57,6 +65,11 @@ def daily_nanos_max(history: PaidHistory, *, now_s: int) -> Nanos:
         if history.paid_nanos >= step.paid_nanos and age_s >= step.age_s:
             allowed = step.daily_nanos_max
     return allowed
+
+
+def left_today_nanos(history: PaidHistory, *, now_s: int) -> Nanos:
+    """What of that is left."""
+    return max(0, daily_nanos_max(history, now_s=now_s) - history.today_nanos)
 
 
 def wants_authentication(history: PaidHistory) -> bool:

@@ -5,23 +5,24 @@ from ledger.book import Book
 from ledger.database import Session
 from marketplace.errors import Conflict, TopupUnknown
 from marketplace.payments.cards import saving
+from marketplace.payments.cards.repository import BillingRepository
 from marketplace.payments.errors import AmountNotWhole, TopupLimit
 from marketplace.payments.models import PaymentEventRow, PaymentRow, TopupRow
 from marketplace.payments.processor import NANOS_PER_CENT, Processor
 from marketplace.payments.records import Checkout, Payment, PaymentEvent, PaymentStatus
 from marketplace.payments.repository import TopupRepository
-from marketplace.payments.risk import PaidHistory, daily_nanos_max
+from marketplace.payments.risk import PaidHistory, left_today_nanos
 from marketplace.payments.schemas import TopupSchema
 from marketplace.standing import service as standing
 from protocol.money import Nanos
 
 __all__ = [
+    "admit",
     "amount_of",
     "apply_event",
     "apply_payment",
     "check_amount",
     "find",
-    "history",
     "open_topup",
     "set_checkout",
 ]
@@ -36,14 +37,38 @@ def check_amount(processor: Processor, past: PaidHistory, amount: Nanos, *, now_
         raise AmountNotWhole(processor.granularity_nanos)
     if processor.name == "test":
         return
-    left = max(0, daily_nanos_max(past, now_s=now_s) - past.today_nanos)
+    left = left_today_nanos(past, now_s=now_s)
     if amount > left:
         raise TopupLimit(left)
 
 
-def history(session: Session, account_id: str, *, now_s: int) -> PaidHistory:
-    """What the account has paid so far."""
-    return TopupRepository(session).history(account_id, now_s)
+def admit(
+    session: Session,
+    processor: Processor,
+    account_id: str,
+    topup_id: bytes,
+    amount_nanos: Nanos,
+    *,
+    now_s: int,
+) -> PaidHistory:
+    """Let a page be opened for a top-up, a new one or one whose page has closed, within what the
+    account may pay in today; gives what it has paid so far.
+
+    One at a time for an account, recharges included: of two at once each would fit alone. Raises
+    AmountNotWhole or TopupLimit.
+    """
+    repository = TopupRepository(session)
+    # the top-up before its account, as whoever credits it locks them
+    row = repository.lock(topup_id)
+    BillingRepository(session).lock(account_id)
+    past = repository.history(account_id, now_s, but=topup_id)
+    if row is None:
+        check_amount(processor, past, amount_nanos, now_s=now_s)
+    elif row.account_id == account_id and not repository.has_open_page(topup_id, now_s):
+        # what was opened another day and not paid then is paid in today
+        check_amount(processor, past, row.amount_nanos, now_s=now_s)
+        repository.open_again(topup_id, now_s)
+    return past
 
 
 def open_topup(

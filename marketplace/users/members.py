@@ -61,6 +61,8 @@ def claim(session: Session, user_id: str, key: Caller, *, now_s: int) -> None:
 
     Raises Conflict where somebody owns it already.
     """
+    # of two who claim it at once the second must see the first
+    accounts.lock(session, key.account_id)
     if listing(session, key.account_id):
         raise Conflict("Somebody owns this account already.", hint="Ask them for an invitation.")
     join(session, user_id, key.account_id, "owner", now_s=now_s)

@@ -23,6 +23,7 @@ from marketplace.payments.processor import (
 )
 from marketplace.payments.records import Payment, PaymentStatus
 from marketplace.payments.repository import TopupRepository
+from marketplace.payments.risk import left_today_nanos
 from marketplace.standing import service as standing
 
 __all__ = ["apply_charge", "begin", "month_of", "recharge"]
@@ -67,14 +68,20 @@ def _begin_all(market: Market) -> None:
             accounts = BillingRepository(session).due(after, ACCOUNTS_AT_ONCE_MAX)
         for account_id in accounts:
             with market.database.transaction() as session:
-                begin(session, account_id, now_s=market.clock.now_s())
+                is_limited = market.processor.name != "test"
+                begin(session, account_id, now_s=market.clock.now_s(), is_limited=is_limited)
         if len(accounts) < ACCOUNTS_AT_ONCE_MAX:
             return
         after = accounts[-1]
 
 
-def begin(session: Session, account_id: str, *, now_s: int) -> bytes | None:
-    """Write down a charge where the account wants one and may; gives its top-up's id."""
+def begin(
+    session: Session, account_id: str, *, now_s: int, is_limited: bool = True
+) -> bytes | None:
+    """Write down a charge where the account wants one and may; gives its top-up's id.
+
+    `is_limited`: what may be paid in within a day holds for it as for every top-up.
+    """
     row = BillingRepository(session).lock(account_id)
     recharges = RechargeRepository(session)
     month = month_of(now_s)
@@ -85,6 +92,9 @@ def begin(session: Session, account_id: str, *, now_s: int) -> bytes | None:
     if standing.is_frozen(session, account_id):
         return None
     if recharges.month_nanos(account_id, month) + row.amount_nanos > row.monthly_nanos_max:
+        return None
+    past = TopupRepository(session).history(account_id, now_s)
+    if is_limited and row.amount_nanos > left_today_nanos(past, now_s=now_s):
         return None
     topup_id = secrets.token_bytes(16)
     service.open_topup(session, account_id, topup_id, row.amount_nanos, now_s=now_s, method="card")
@@ -109,9 +119,10 @@ def apply_charge(session: Session, payment: Payment, *, now_s: int) -> bool:
     recharges = RechargeRepository(session)
     row = recharges.find(payment.topup_id)
     if payment.status is PaymentStatus.SUCCEEDED:
-        service.apply_payment(session, payment, now_s=now_s)
         if row is not None:
+            # before its top-up, as a decline does: who is told of both waits in no circle
             recharges.finish(payment.topup_id, "paid")
+        service.apply_payment(session, payment, now_s=now_s)
         return True
     if payment.status is PaymentStatus.FAILED and row is not None:
         _decline(session, row, payment.failure or "failed", now_s=now_s)

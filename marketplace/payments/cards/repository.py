@@ -124,10 +124,11 @@ class RechargeRepository:
         return row
 
     def finish(self, topup_id: bytes, state: str) -> bool:
-        """False where it was finished before."""
+        """False where it was finished before; what failed by one word may be paid by a later."""
+        before = ("open", "failed") if state == "paid" else ("open",)
         statement = (
             update(RechargeRow)
-            .where(col(RechargeRow.topup_id) == topup_id, col(RechargeRow.state) == "open")
+            .where(col(RechargeRow.topup_id) == topup_id, col(RechargeRow.state).in_(before))
             .values(state=state)
         )
         return changed_rows(self._session, statement) == 1
