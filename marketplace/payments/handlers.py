@@ -92,8 +92,17 @@ def _refund(market: Market, object_id: str) -> Apply:
 
 
 def _chargeback(market: Market, object_id: str) -> Apply:
+    """The complaint, behind the payment that it is about: word of that may come later still."""
     record = market.processor.find_chargeback(object_id)
-    return lambda session: chargebacks.apply_chargeback(session, record, now_s=market.clock.now_s())
+    payment = market.processor.find_payment(record.payment_id) if record.payment_id else None
+
+    def apply(session: Session) -> None:
+        now_s = market.clock.now_s()
+        if payment is not None:
+            recharging.apply_charge(session, payment, now_s=now_s)
+        chargebacks.apply_chargeback(session, record, now_s=now_s)
+
+    return apply
 
 
 Fetch = Callable[[Market, str], Apply]

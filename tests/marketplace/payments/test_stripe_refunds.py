@@ -172,3 +172,31 @@ async def test_a_chargeback_that_is_heard_of_when_it_is_lost_is_whole(shop):
         assert standing.is_frozen(session, buyer.account_id)
     assert error_of(await ask(shop, buyer, topup_id, DOLLAR)) == (409, "not_refundable")
     assert shop.violations() == []
+
+
+async def test_a_chargeback_that_is_heard_of_before_its_payment_takes_it(shop):
+    """The payment's own events come later still, and change nothing more."""
+    buyer = await shop.world.buyer()
+    opened = await shop.open(buyer)
+    shop.stripe.pay_checkout(shop.session_of(opened)["id"])
+    payment = shop.payment_of(opened.json()["topup_id"])
+    shop.stripe.dispute(payment["id"])
+    early = []
+
+    def disputes_first(body, headers):
+        if b'"charge.dispute.' in body:
+            return shop.take_webhook(body, headers)
+        early.append((body, headers))
+        return 200
+
+    shop.stripe.webhooks.deliver(disputes_first)
+    await shop.work("webhooks")
+    assert len(early) > 0
+    for body, headers in early:
+        assert shop.take_webhook(body, headers) == 200
+    await shop.work("webhooks")
+    assert await shop.cash(buyer) == 0
+    assert shop.book(AccountCode.CHARGEBACK_LOSS) == 0
+    with shop.world.market.database.reading() as session:
+        assert standing.is_frozen(session, buyer.account_id)
+    assert shop.violations() == []
