@@ -225,3 +225,10 @@ class TestTogether:
             with pytest.raises(LedgerError, match="one hold and one fee"):
                 open_lanes(session, self.pairs(one, odd))
         assert session.execute(select(LaneRow.lease_id)).all() == []
+
+
+def test_a_part_that_ends_sooner_does_not_end_the_hold_sooner(book, session):
+    grow(book, expires_at_s=NOW_S + 1)
+    assert settle_ready(session, now_s=SETTLE_BY_S, limit=9) == []
+    (released,) = settle_ready(session, now_s=SETTLE_BY_S + 1, limit=9)
+    assert released.charged_nanos == 0

@@ -91,3 +91,13 @@ def test_the_same_again_changes_nothing(session):
     assert held(session) == (PRICE, PRICE)
     assert Book(session).balance(buyer()) == Balance(debits_pending=PRICE, credits_posted=5 * PRICE)
     assert check(session) == []
+
+
+def test_the_last_nano_is_reserved_at_once(session, engine_name):
+    fund(session, 2 * PRICE)
+    hold(session, HOLD)
+    other = HOLD[:1] + id_of("other")[1:]
+    assert at_once(session, other) == (engine_name == "postgresql")
+    hold(session, other)
+    assert held(session) == (2 * PRICE, 2 * PRICE)
+    assert check(session) == []

@@ -158,3 +158,27 @@ class TestOutbox:
             assert self.claim(pay) is None
             pay.pass_time(BACK_OFF_S_MAX)
         assert self.claim(pay) is None
+
+
+class TestBankInDoubt:
+    def test_it_has_no_word_in_what_the_processor_refused(self, pay, account):
+        payout = pay.reserve(account)
+        pay.processor.available = 0
+        send(pay.market)
+        pay.pass_time(10)
+        pay.event("payout.paid", "po_1", account=f"acct_{account}", created=pay.now)
+        assert (pay.state(payout), pay.payable_cents(account)) == ("failed", 2000)
+
+    @pytest.mark.parametrize("kinds", [("paid", "failed"), ("failed", "paid")])
+    def test_of_one_second_paid_counts_in_any_order(self, pay, account, sent, kinds):
+        for kind in kinds:
+            pay.event(f"payout.{kind}", "po_1", account=f"acct_{account}", created=pay.now)
+        assert pay.state(sent) == "paid"
+
+    def test_a_word_from_far_ahead_is_one_of_now(self, pay, account, sent):
+        recipient = f"acct_{account}"
+        pay.event("payout.failed", "po_1", account=recipient, created=pay.now + 10**6)
+        assert pay.state(sent) == "failed"
+        pay.pass_time(1)
+        pay.event("payout.paid", "po_2", account=recipient, created=pay.now)
+        assert pay.state(sent) == "paid"

@@ -6,6 +6,8 @@ every step, and in the end everything that was sent is booked and nothing else.
 
 import shutil
 import tempfile
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,19 +23,27 @@ from hypothesis.stateful import (
 
 from marketplace.config import DATABASE_FILE
 from marketplace.errors import MarketError
-from marketplace.payouts import books
+from marketplace.payouts import books, service
 from marketplace.payouts.jobs import recover, send
-from marketplace.payouts.recovery import look, resolve, take_overdue
+from marketplace.payouts.recovery import look, recover_one, resolve, take_overdue
 from marketplace.payouts.recovery_rules import KEY_SAFE_S, LOOK_AGAIN_S
-from marketplace.payouts.sending import record, submit, take
+from marketplace.payouts.sending import record, send_one, submit, take
 from marketplace.payouts.service import SUBMIT_S
 from marketplace.standing import service as standing
 from tests.marketplace.conftest import sqlite_template
-from tests.marketplace.payouts.processor import ProcessDied, Trouble
+from tests.marketplace.payouts.processor import KEY_LIFE_S, ProcessDied, Trouble
 from tests.marketplace.payouts.world import PayoutWorld
 
 WORKERS = st.sampled_from(("one", "two"))
+TROUBLES = st.none() | st.sampled_from(Trouble)
+WAITS_S = (SUBMIT_S, LOOK_AGAIN_S - 1, LOOK_AGAIN_S, KEY_SAFE_S, 2 * KEY_SAFE_S)
+PICKS = st.integers(0, 7)
 ACCOUNTS = 2
+
+
+def one_of(things, pick):
+    """Chosen by number: how many there are must not change what is drawn."""
+    return things[pick % len(things)]
 
 
 class PayoutMachine(RuleBasedStateMachine):
@@ -44,7 +54,7 @@ class PayoutMachine(RuleBasedStateMachine):
         self.pay = PayoutWorld(self.home)
         self.accounts = [self.pay.account() for _ in range(ACCOUNTS)]
         self.earned = dict.fromkeys(self.accounts, 0)
-        self.payouts = set()
+        self.payouts = []
         # what each worker has in its hands; a death empties them
         self.attempts, self.found, self.outcomes = {}, {}, {}
         for which in range(ACCOUNTS):
@@ -60,27 +70,61 @@ class PayoutMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, ACCOUNTS - 1), cents=st.integers(1000, 3000))
     def earn_and_reserve(self, which, cents):
         account = self.accounts[which]
-        self.pay.earn(account, cents)
+        self.pay.earn(account, cents, nanos=7)  # never a whole cent
         self.earned[account] += cents
         try:
-            self.payouts.add(self.pay.reserve(account))
+            # ids in order: what happens must not hang on chance
+            self.payouts.append(self.pay.reserve(account, len(self.payouts).to_bytes(16)))
         except MarketError:
             return
 
-    @rule(worker=WORKERS, trouble=st.sampled_from(Trouble), is_well=st.booleans())
-    def work(self, worker, trouble, is_well):
-        """The next step of what the worker has in its hands; else something to begin with."""
+    @rule(worker=WORKERS, is_late=st.booleans())
+    def begin(self, worker, is_late):
+        """Take up a payout that waits, or one whose time is over; what was in hand is dropped."""
+        self.drop(worker)
+        if is_late:
+            if attempt := take_overdue(self.pay.market):
+                self.found[worker] = (attempt, None)
+        else:
+            _, attempt = take(self.pay.market)
+            if attempt is not None:
+                account = self.pay.payout(attempt.payout_id).account_id
+                with self.pay.reading() as session:
+                    assert not standing.is_frozen(session, account)
+                self.attempts[worker] = attempt
+
+    @precondition(lambda self: self.attempts or self.found or self.outcomes)
+    @rule(worker=WORKERS, trouble=TROUBLES)
+    def go_on(self, worker, trouble):
+        """The next step of what the worker has in its hands."""
         if worker in self.outcomes:
             record(self.pay.market, *self.outcomes.pop(worker))
         elif worker in self.attempts:
-            self.submit(worker, None if is_well else trouble)
+            self.submit(worker, trouble)
         elif worker in self.found:
             self.resolve(worker)
-        elif is_well:
-            _, attempt = take(self.pay.market)
-            self.begin(worker, attempt)
-        elif attempt := take_overdue(self.pay.market):
-            self.found[worker] = (attempt, None)
+
+    @rule(trouble=TROUBLES)
+    def send_whole(self, trouble):
+        """All steps of a submission without anybody between them."""
+        with self.troubled(trouble):
+            send_one(self.pay.market)
+
+    @rule(
+        trouble=TROUBLES,
+        is_deaf=st.booleans(),
+        wait_s=st.sampled_from(WAITS_S),
+        turns=st.integers(1, 3),
+    )
+    def recover_whole(self, trouble, is_deaf, wait_s, turns):
+        """The same of a recovery, each time after a while: no request is on its way so long."""
+        for _ in range(turns):
+            self.pay.processor.deliver()
+            self.pay.pass_time(wait_s)
+            self.pay.processor.deaf = is_deaf
+            with self.troubled(trouble):
+                recover_one(self.pay.market)
+            self.pay.processor.deaf = False
 
     def resolve(self, worker):
         attempt, found = self.found.pop(worker)
@@ -91,32 +135,27 @@ class PayoutMachine(RuleBasedStateMachine):
 
     def submit(self, worker, trouble):
         attempt = self.attempts.pop(worker)
-        self.pay.processor.troubles.clear()
-        if trouble is not None:
-            self.pay.processor.troubles.append(trouble)
-        try:
+        with self.troubled(trouble):
             self.outcomes[worker] = (attempt, submit(self.pay.market, attempt))
-        except ProcessDied:
-            self.begin(worker, None)
 
-    @precondition(lambda self: self.attempts or self.found or self.outcomes)
-    @rule(worker=WORKERS)
-    def die(self, worker):
-        self.begin(worker, None)
+    @contextmanager
+    def troubled(self, trouble):
+        """What happens to the next request; a death of ours is over when this is."""
+        troubles = self.pay.processor.troubles
+        troubles.clear()
+        if trouble is not None:
+            troubles.append(trouble)
+        with suppress(ProcessDied):
+            yield
+        troubles.clear()
 
     @precondition(lambda self: self.pay.processor.on_their_way)
     @rule()
     def deliver(self):
         self.pay.processor.deliver()
 
-    @rule(seconds=st.sampled_from((1, SUBMIT_S)))
+    @rule(seconds=st.sampled_from((1, SUBMIT_S - 1, SUBMIT_S)))
     def a_while_passes(self, seconds):
-        self.pay.pass_time(seconds)
-
-    @rule(seconds=st.sampled_from((LOOK_AGAIN_S, KEY_SAFE_S, 2 * KEY_SAFE_S)))
-    def long_passes(self, seconds):
-        # no request lives so long
-        self.pay.processor.deliver()
         self.pay.pass_time(seconds)
 
     @rule(which=st.integers(0, ACCOUNTS - 1), freeze=st.booleans())
@@ -129,18 +168,31 @@ class PayoutMachine(RuleBasedStateMachine):
                 standing.unfreeze(session, self.accounts[which], now_s=self.pay.now)
 
     @precondition(lambda self: self.pay.processor.transfers)
-    @rule(data=st.data())
-    def told_of_a_transfer(self, data):
-        record = data.draw(st.sampled_from(self.pay.processor.transfers))
-        kind = data.draw(st.sampled_from(("transfer.created", "transfer.reversed")))
+    @rule(pick=PICKS, kind=st.sampled_from(("transfer.created", "transfer.reversed")))
+    def told_of_a_transfer(self, pick, kind):
+        record = one_of(self.pay.processor.transfers, pick)
         self.pay.event(kind, record.transfer_id, transfer_group=record.payout_id, amount=1)
 
     @precondition(lambda self: self.pay.processor.transfers)
-    @rule(data=st.data())
-    def reverse(self, data):
-        record = data.draw(st.sampled_from(self.pay.processor.transfers))
-        self.pay.processor.reverse(record.payout_id)
-        self.pay.event("transfer.reversed", record.transfer_id)
+    @rule(pick=PICKS, is_part=st.booleans(), is_told=st.booleans())
+    def reverse(self, pick, is_part, is_told):
+        record = one_of(self.pay.processor.transfers, pick)
+        self.pay.processor.reverse(
+            record.payout_id, max(record.reversed_cents, 7) if is_part else None
+        )
+        if is_told:
+            self.pay.event("transfer.reversed", record.transfer_id)
+
+    @rule(pick=PICKS, is_given_up=st.booleans())
+    def an_operator_ends_a_freeze_by_hand(self, pick, is_given_up):
+        payout = one_of(self.payouts, pick)
+        change = partial(service.cancel, reason="operator") if is_given_up else service.resume
+        state = self.pay.state(payout)
+        try:
+            with self.pay.transaction() as session:
+                change(session, payout, now_s=self.pay.now)
+        except MarketError:
+            assert state != "held" or is_given_up
 
     @rule(kind=st.sampled_from(("payout.paid", "payout.failed")), which=st.integers(0, 1))
     def told_by_the_bank(self, kind, which):
@@ -153,15 +205,44 @@ class PayoutMachine(RuleBasedStateMachine):
             assert books.check(session) == []
 
     @invariant()
+    def nobody_is_called_for_nothing(self):
+        assert set(self.pay.alarms()) <= {"new_key", "partly_reversed"}
+
+    @invariant()
     def no_payout_has_two_transfers(self):
         groups = [record.payout_id for record in self.pay.processor.transfers]
         assert len(groups) == len(set(groups))
 
-    def begin(self, worker, attempt):
+    @invariant()
+    def nothing_is_earned_or_lost(self):
+        """Payable, in transit and gone make what was earned, whatever stage each payout is at."""
+        gone = dict.fromkeys(self.accounts, 0)
+        for payout in self.payouts:
+            row = self.pay.payout(payout)
+            if row.transfer_id is not None:
+                gone[row.account_id] += row.amount_cents - row.reversed_cents
+        for account, earned in self.earned.items():
+            here = self.pay.payable_cents(account) + self.pay.in_transit_cents(account)
+            assert here + gone[account] == earned
+
+    @invariant()
+    def a_key_is_used_while_it_is_remembered_and_the_next_when_it_is_dead(self):
+        first_s, last = {}, {}
+        for payout, attempt, at_s in self.pay.processor.asked:
+            before, used_s = last.get(payout, (0, 0))
+            # one that died before its request was never asked for
+            assert before <= attempt <= self.pay.payout(bytes.fromhex(payout)).attempt
+            if before and attempt > before:
+                assert at_s - used_s >= LOOK_AGAIN_S
+            assert at_s - first_s.setdefault((payout, attempt), at_s) < KEY_LIFE_S
+            last[payout] = (attempt, at_s)
+
+    @precondition(lambda self: self.attempts or self.found or self.outcomes)
+    @rule(worker=WORKERS)
+    def drop(self, worker):
+        """The process dies, whatever it had in its hands."""
         for hands in (self.attempts, self.found, self.outcomes):
             hands.pop(worker, None)
-        if attempt is not None:
-            self.attempts[worker] = attempt
 
     def settle_all(self):
         """No more trouble: everything comes to an end, and the two books say the same."""
@@ -171,6 +252,8 @@ class PayoutMachine(RuleBasedStateMachine):
         for account in self.accounts:
             with pay.transaction() as session:
                 standing.unfreeze(session, account, now_s=pay.now)
+        for moved in pay.processor.transfers:
+            pay.event("transfer.reversed", moved.transfer_id)
         # a refusal ends a payout; whatever else is left needs at most a second key
         for _ in range(4):
             pay.pass_time(KEY_SAFE_S)
@@ -181,7 +264,7 @@ class PayoutMachine(RuleBasedStateMachine):
             row = pay.payout(payout_id)
             record = sent.pop(payout_id.hex(), None)
             if record is None:
-                assert (row.state, row.transfer_id) == ("failed", None)
+                assert (row.state in ("failed", "canceled"), row.transfer_id) == (True, None)
                 continue
             assert row.transfer_id == record.transfer_id
             assert row.amount_cents == record.amount_cents
@@ -204,7 +287,7 @@ def test_every_payout_is_sent_exactly_once(steps):
     run_state_machine_as_test(
         PayoutMachine,
         settings=settings(
-            max_examples=12,
+            max_examples=20,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -191,3 +191,61 @@ async def test_from_earnings_to_the_processor(pay, machine, provider, buyer):
     assert send(pay.market) == 1
     assert [t.amount_cents for t in pay.processor.transfers] == [1400]
     assert pay.payable_cents(provider) == 0
+
+
+class TestNotSooner:
+    def test_nothing_is_given_back_while_the_account_is_frozen(self, pay, machine, provider, buyer):
+        pay.settle(machine, buyer, 10 * DOLLAR)
+        pay.pass_time(20 * DAY_S)
+        release(pay.market)
+        with pay.transaction() as session:
+            standing.freeze(session, provider, "operator", now_s=pay.now)
+        pay.pass_time(200 * DAY_S)
+        assert release(pay.market) == 0
+        assert pay.balance(AccountCode.PROVIDER_HELD, provider) == 3 * DOLLAR
+        with pay.transaction() as session:
+            standing.unfreeze(session, provider, now_s=pay.now)
+        assert release(pay.market) == 1
+
+    def test_an_exit_frees_the_reserve_alone(self, pay, machine, provider, buyer):
+        pay.settle(machine, pay.account(ready=False), 80 * DOLLAR)
+        pay.settle(machine, buyer, 20 * DOLLAR)
+        pay.pass_time(16 * DAY_S)
+        release(pay.market)
+        with pay.transaction() as session:
+            recipients.begin_exit(session, provider, now_s=pay.now)
+        pay.pass_time(RULING_WINDOW_S)
+        release(pay.market)
+        assert held(pay, provider).keys() == {"buyer_share"}
+        assert pay.balance(AccountCode.PROVIDER_HELD, provider) == 30 * DOLLAR
+
+    def test_allowing_one_linked_buyer_frees_no_other(self, pay, machine, provider, buyer):
+        another = pay.account(ready=False, age_s=400 * DAY_S)
+        with pay.transaction() as session:
+            for account in (provider, buyer, another):
+                standing.note_fingerprint(session, account, "card", "fp_1", now_s=pay.now)
+        pay.settle(machine, buyer, 20 * DOLLAR)
+        pay.settle(machine, another, 5 * DOLLAR)
+        pay.pass_time(16 * DAY_S)
+        release(pay.market)
+        with pay.transaction() as session:
+            standing.allow_link(session, provider, buyer, approval_id="a1", now_s=pay.now)
+        assert release(pay.market) == 1
+        assert pay.balance(AccountCode.PROVIDER_PAYABLE, provider) == 20 * DOLLAR
+        assert pay.balance(AccountCode.PROVIDER_HELD, provider) == 5 * DOLLAR
+
+    def test_a_day_is_released_once_when_another_follows(self, pay, machine, provider, buyer):
+        for _ in range(2):
+            pay.settle(machine, buyer, 10 * DOLLAR)
+            pay.pass_time(20 * DAY_S)
+            assert release(pay.market) == 1
+        assert [amount for amount, *_ in released(pay, provider)] == 2 * [10 * DOLLAR]
+
+    def test_what_a_ruling_gave_is_released_with_its_day(self, pay, machine, provider):
+        disputed = AccountRef(AccountCode.DISPUTED, "00" * 16)
+        earned = AccountRef(AccountCode.PROVIDER_EARNED, machine)
+        pay.post(AccountRef(AccountCode.PROCESSOR_PENDING), disputed, DOLLAR, "topup")
+        pay.post(disputed, earned, DOLLAR, "ruling")
+        pay.pass_time(20 * DAY_S)
+        assert release(pay.market) == 1
+        assert [amount for amount, *_ in released(pay, provider)] == [DOLLAR]

@@ -113,3 +113,20 @@ def test_the_parts_are_the_whole(revenues, served_s, linked, amount_nanos):
     assert release.payable_nanos + parts == release.amount_nanos
     assert release.payable_nanos >= 0
     assert all(part.amount_nanos > 0 for part in release.held)
+
+
+def test_of_a_day_the_reserve_is_a_share_of_what_is_not_linked():
+    release = divided(
+        Revenue("me", 10 * DOLLAR, Tier.NEW, verified=False),
+        Revenue("b", 20 * DOLLAR),
+        linked=("me",),
+    )
+    assert held(release) == {HeldReason.LINKED_BUYER: 10 * DOLLAR, HeldReason.RESERVE: 6 * DOLLAR}
+    assert release.payable_nanos == 14 * DOLLAR
+
+
+@pytest.mark.parametrize("tiers", [(Tier.NEW, Tier.GROWING), (Tier.GROWING, Tier.NEW)])
+def test_young_buyers_money_waits_for_the_youngest(tiers):
+    revenues = [Revenue(name, DOLLAR // 4, tier) for name, tier in zip("ab", tiers, strict=True)]
+    (part,) = divided(*revenues, served_s=9 * MONTH_S).held
+    assert (part.amount_nanos, part.until_s) == (DOLLAR // 2, END_S + MONTH_S)
