@@ -28,7 +28,7 @@ __all__ = ["rows"]
 
 ROUNDS = 3
 PROCESSES = 4
-HOLDS = 1_000
+HOLDS = 600
 """Of each process."""
 RATE_S = 100
 """Requests a second, all processes together: 8 million holds a day."""
@@ -44,7 +44,7 @@ Round = tuple[list[float], float]
 
 
 def rows() -> Iterable[Row]:
-    """Takes about eight minutes."""
+    """Takes about nine minutes."""
     for engine_name in ("postgresql", "sqlite"):
         for rate_s in (RATE_S, 0):
             both = [
