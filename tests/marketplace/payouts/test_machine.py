@@ -287,7 +287,7 @@ def test_every_payout_is_sent_exactly_once(steps):
     run_state_machine_as_test(
         PayoutMachine,
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -28,7 +28,7 @@ CAPACITY = 600
 MODEL = bytes(32)
 GREEDY = SamplingParameters(temperature_millionths=0)
 PROMPT = tuple((7 * n + 3) % VOCABULARY for n in range(20))
-WAIT_S = 3.0
+WAIT_S = 10.0
 """What a test waits at most for something that should come at once."""
 
 
