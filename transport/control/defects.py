@@ -274,8 +274,9 @@ async def reset_muxed(stream: YamuxStream) -> None:
     muxed, reader_event = stream.conn, stream.conn.stream_events.get(stream.stream_id)
     with trio.CancelScope(shield=True), suppress(BaseLibp2pError):
         await stream.reset()
-        muxed.stream_buffers.get(stream.stream_id, bytearray()).clear()
-        await muxed._finalize_stream(stream, fully_closed=True)  # D28
+        async with muxed.streams_lock:  # D28: under it comes data, which nobody is to read any more
+            muxed.stream_buffers.get(stream.stream_id, bytearray()).clear()
+            muxed._finalize_stream_locked(stream, fully_closed=True)
     if reader_event is not None:
         reader_event.set()
 

@@ -407,6 +407,26 @@ class TestResetUnread:
 
         run(ours, body, idle_timeout_s=3600.0, answer_timeout_s=3600.0)
 
+    def test_nor_for_what_comes_while_it_is_reset(self):
+        async def body(muxer, wire):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(received_for_ever, wire)
+                stream = await muxer.open_stream()
+                data = frame(DATA, 0, stream.stream_id, 5, b"never")
+                await wire.raw.send_all(data)
+                await wait_all_tasks_blocked()
+                async with muxer.streams_lock:
+                    # one waits behind the other: the reset, then the reader of the next frame
+                    nursery.start_soon(reset_muxed, stream)
+                    await wait_all_tasks_blocked()
+                    await wire.raw.send_all(data)
+                    await wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            assert len(muxer.streams) == 0
+
+        run(ours, body, idle_timeout_s=3600.0, answer_timeout_s=3600.0)
+
 
 class TestFullPipes:
     """D25."""
