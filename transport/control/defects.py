@@ -16,8 +16,7 @@ D26  a message that arrives in more than 101 pieces breaks its connection
 D27  the lengths of handshake messages are not bounded: a stranger chooses our memory
 D28  a stream that is reset with bytes unread keeps its place among 256 for a minute and more
 
-D17 and D18 are mended where it is imported, in `library`; D26 and D27 under it, by the
-exact and counting reads of `pipe`; D24 by `liveness`.
+D17 and D18 are mended in `library`, D26 and D27 by how `pipe` reads, D24 by `liveness`.
 """
 
 import struct
