@@ -79,7 +79,7 @@ class FundsQueue:
         Raises what `attempt` raises; PaymentRequired of FUNDS_IN_FLIGHT after `wait_max_s`, or
         where too many wait.
         """
-        with self._among(key) as line:
+        with self._among(key, urgent=urgent) as line:
             if line.refused is None or urgent:
                 async with contextlib.nullcontext() if urgent else line.gate:
                     # while it stood at the gate another may have been refused
@@ -125,10 +125,11 @@ class FundsQueue:
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
     @contextlib.contextmanager
-    def _among(self, key: str) -> Iterator[_Line]:
+    def _among(self, key: str, *, urgent: bool) -> Iterator[_Line]:
         """The key's line, which is there as long as somebody is in it."""
         line = self._lines.get(key) or _Line()
-        if line.present >= WAITING_MAX or self._present >= WAITING_IN_ALL_MAX:
+        is_full = line.present >= WAITING_MAX or self._present >= WAITING_IN_ALL_MAX
+        if is_full and not urgent:  # answers that run are bounded by those that were let in
             raise _refused(line)
         self._lines[key] = line
         line.present += 1

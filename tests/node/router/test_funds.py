@@ -139,6 +139,8 @@ async def test_a_line_has_an_end(monkeypatch):
     tasks = await begin(queue, till, "ab")
     with pytest.raises(PaymentRequired):
         await queue.buy("key", lambda: till.buy("c"))
+    rich = Till(1)
+    assert await queue.buy("key", lambda: rich.buy("runs"), urgent=True) == "runs"
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
