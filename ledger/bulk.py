@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Column, ColumnElement, Table, any_, cast, insert, literal, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ledger.database import Session
 
@@ -33,7 +33,7 @@ def is_one_of(session: Session, column: Column[Any], values: Sequence[Any]) -> C
 
 
 def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert `rows`, which all have the same columns. Raises IntegrityError as INSERT does."""
+    """Insert `rows`, which all have the same columns. Raises what INSERT does."""
     if not rows:
         return
     if session.get_bind().dialect.name != "postgresql" or len(rows) < _COPY_FROM_ROWS:
@@ -55,6 +55,8 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
     except psycopg.IntegrityError as error:
         # as SQLAlchemy gives it, for whoever catches
         raise IntegrityError(statement, None, error) from error
+    except psycopg.OperationalError as error:
+        raise OperationalError(statement, None, error) from error
 
 
 def update_rows(

@@ -9,6 +9,7 @@ PieceworkError
    ├─ TransferConflict            this (code, ref) was used for another movement
    ├─ DisputeUnknown              no dispute has this id
    ├─ DisputeRuled                the dispute was ruled on before, and otherwise
+   ├─ TableBusy                   others use a table that is to be changed; try again
    ├─ ReceiptRejected             one receipt cannot be accepted; the others of its batch may be
    ├─ ForkDetected                the log contradicts a checkpoint it signed: stop the process
    └─ AuditFailed                 a proof or a signed note does not verify
@@ -26,6 +27,7 @@ __all__ = [
     "InsufficientFunds",
     "LedgerError",
     "ReceiptRejected",
+    "TableBusy",
     "TransferConflict",
     "Unbalanced",
 ]
@@ -106,6 +108,17 @@ class ReceiptRejected(LedgerError):
         super().__init__(f"The receipt under lease {lease_id.hex()} is rejected: {reason}")
         self.lease_id = lease_id
         self.reason = reason
+
+
+class TableBusy(LedgerError):
+    """A table could not be had alone within a moment; nothing was changed."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"The table {table} is in use and gets no new part now.",
+            hint="Try again: long reads of it and many writers keep it busy.",
+        )
+        self.table = table
 
 
 class ForkDetected(LedgerError):

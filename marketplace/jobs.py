@@ -1,8 +1,10 @@
 """The jobs of a marketplace, in the order in which one round runs them."""
 
+import time
 from collections.abc import Iterable, Sequence
 
 from ledger.checkpoint import origin_of
+from ledger.errors import TableBusy
 from ledger.log import publish_checkpoint
 from ledger.partitions import ensure_partitions
 from ledger.settle_window import SETTLED_AT_ONCE_MAX, settle_ready
@@ -25,6 +27,10 @@ BATCHES_MAX = 20
 """Batches of one turn, so that a backlog cannot keep a thread for ever."""
 PARTITION_EVERY_S = 6 * 3600
 """The tables are made a week ahead."""
+PARTITION_ATTEMPTS = 10
+PARTITION_PAUSE_S = 0.5
+"""Between attempts: receipts are mostly free at the first. A turn that fails does no harm, a week
+ahead, and takes no longer than a process that stops may."""
 QUOTE_KEPT_S = 3600
 """An accepted quote is kept a while, so that accepting it twice can be answered."""
 
@@ -47,6 +53,15 @@ def settle(market: Market) -> int:
 
 def partition(market: Market) -> int:
     """Make the tables of receipts for the days to come; gives how many. Needs the tables' owner."""
+    for _ in range(PARTITION_ATTEMPTS - 1):
+        try:
+            return _partition(market)
+        except TableBusy:
+            time.sleep(PARTITION_PAUSE_S)
+    return _partition(market)
+
+
+def _partition(market: Market) -> int:
     with market.database.transaction() as session:
         return ensure_partitions(session, market.clock.now_s())
 

@@ -1,9 +1,14 @@
 """Receipts by window: a table a day on PostgreSQL, one table on SQLite, the same answers."""
 
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from ledger.database import Session
+from ledger.errors import TableBusy
 from ledger.invariants import check
 from ledger.partitions import WINDOWS_AHEAD, ensure_partitions, is_partition
 from ledger.row_digest import window_of
@@ -46,6 +51,40 @@ def test_each_part_is_guarded_like_the_whole(session, verb, part):
     ensure_partitions(session, AT_S)
     with pytest.raises(IntegrityError, match="cannot be changed"):
         session.execute(text(verb.format(f"ledger_receipt_{part}")))
+
+
+def test_who_makes_parts_gives_way_to_who_takes_receipts(file_engine):
+    """They would wait for one another: one has read receipts and stores more, while the other has
+    asked for the tables. A receipt must not be turned away for that, nor wait for it."""
+    if file_engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has the whole alone")
+    late = lease_of("late", "hold")
+    with Session(file_engine) as session, session.begin():
+        leased_hold(session, "hold", [LEASE, late])
+        accept(session, receipt_of(LEASE, 1, 10))
+
+    def make() -> int:
+        with Session(file_engine) as session, session.begin():
+            return ensure_partitions(session, AT_S)
+
+    with ThreadPoolExecutor(1) as pool, Session(file_engine) as session:
+        with session.begin():
+            assert accept(session, receipt_of(LEASE, 1, 10))[0].status == "duplicate"
+            making = pool.submit(make)
+            until_it_waits(file_engine, making)
+            assert accept(session, receipt_of(late, 1, 10))[0].status == "accepted"
+            assert isinstance(making.exception(10), TableBusy)
+        assert make() == WINDOWS_AHEAD  # this window's receipts stay where they are
+
+
+def until_it_waits(engine, future: Future[int]) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    until = time.monotonic() + 10
+    while not future.done():
+        with Session(engine) as session:
+            if session.execute(waiting).scalar_one():
+                return
+        assert time.monotonic() < until
 
 
 def test_parts_are_told_from_tables():
