@@ -8,6 +8,7 @@ MarketError
 ├─ OperatorOnly 403        for people who run this marketplace
 ├─ ForeignOrigin 403       another site's page sent this with our cookie
 ├─ TokenInvalid 404        a link that was used, is too old or never was
+├─ AccountFull 409         the account has as many people as it may
 ├─ PasswordWeak 400        too short, or the address itself
 ├─ TooManyAttempts 429     tried too often; Retry-After
 └─ Busy 503                too many passwords are being checked at once; Retry-After
@@ -16,6 +17,7 @@ MarketError
 from marketplace.errors import MarketError
 
 __all__ = [
+    "AccountFull",
     "Busy",
     "CodeNeeded",
     "ForeignOrigin",
@@ -105,6 +107,18 @@ class TokenInvalid(MarketError):
 
     def __init__(self) -> None:
         super().__init__("This link was used or is too old.", hint="Ask for a new one.")
+
+
+class AccountFull(MarketError):
+    """As many people belong to the account as may."""
+
+    status_code, code = 409, "account_full"
+
+    def __init__(self, members_max: int) -> None:
+        super().__init__(
+            f"An account has at most {members_max} people.",
+            hint="Its owner can send somebody away first.",
+        )
 
 
 class PasswordWeak(MarketError):

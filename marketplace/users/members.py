@@ -10,12 +10,9 @@ from marketplace.errors import Conflict, NotYours
 from marketplace.users.letters import Purpose, issue_token, write
 from marketplace.users.models import MemberRow
 from marketplace.users.repository import UserRepository
-from marketplace.users.signing_up import join
+from marketplace.users.signing_up import join, require_room
 
 __all__ = ["claim", "invite", "listing", "remove", "set_role"]
-
-MEMBERS_MAX = 100
-"""Of one account: bounds the listing."""
 
 
 def listing(session: Session, account_id: str) -> Sequence[tuple[MemberRow, str]]:
@@ -24,9 +21,11 @@ def listing(session: Session, account_id: str) -> Sequence[tuple[MemberRow, str]
 
 
 def invite(session: Session, account_id: str, email: str, *, now_s: int) -> None:
-    """A letter to somebody who may join; the same whether the address is known or not."""
-    if len(listing(session, account_id)) >= MEMBERS_MAX:
-        raise Conflict(f"An account has at most {MEMBERS_MAX} people.")
+    """A letter to somebody who may join; the same whether the address is known or not.
+
+    Raises AccountFull.
+    """
+    require_room(session, account_id)
     token = issue_token(session, Purpose.MEMBER, email, account_id=account_id, now_s=now_s)
     name = accounts.name_of(session, account_id)
     text = (

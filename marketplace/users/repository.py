@@ -79,6 +79,10 @@ class UserRepository:
         rows = self._session.exec(query.order_by(MemberRow.user_id).with_for_update())
         return {row.user_id: row for row in rows}
 
+    def member_count(self, account_id: str) -> int:
+        query = select(func.count()).where(MemberRow.account_id == account_id)
+        return self._session.exec(query).one()
+
     def owner_count(self, account_id: str) -> int:
         query = select(func.count()).where(
             MemberRow.account_id == account_id, MemberRow.role == "owner"

@@ -11,7 +11,7 @@ from marketplace.accounts import service as accounts
 from marketplace.errors import Conflict
 from marketplace.market import Market
 from marketplace.users.addresses import network_of
-from marketplace.users.errors import TokenInvalid
+from marketplace.users.errors import AccountFull, TokenInvalid
 from marketplace.users.letters import (
     Purpose,
     find_token,
@@ -26,7 +26,10 @@ from marketplace.users.passwords import require_strong
 from marketplace.users.repository import UserRepository
 from marketplace.users.tokens import make_user_id
 
-__all__ = ["SignUp", "accept", "confirm", "join", "sign_up"]
+__all__ = ["SignUp", "accept", "confirm", "join", "require_room", "sign_up"]
+
+MEMBERS_MAX = 100
+"""Of one account: bounds the listing."""
 
 INVITATIONS = (Purpose.MEMBER, Purpose.OPERATOR)
 
@@ -45,7 +48,8 @@ class SignUp:
 def sign_up(market: Market, wanted: SignUp, visitor: Visitor) -> None:
     """Make a person and their account. Opens its own transactions.
 
-    Raises PasswordWeak, TooManyAttempts, Busy, or TokenInvalid; never tells of a known address.
+    Raises PasswordWeak, TooManyAttempts, Busy, TokenInvalid or AccountFull; never tells of a known
+    address.
     """
     now_s = market.clock.now_s()
     count_attempts(market.database, now_s, Tried(SIGN_UP_BY_ADDRESS, network_of(visitor.address)))
@@ -73,20 +77,30 @@ def confirm(session: Session, token: str, *, now_s: int) -> None:
 def accept(session: Session, user_id: str, token: str, *, now_s: int) -> None:
     """A person who is signed in takes an invitation that was sent to their address.
 
-    Raises TokenInvalid, for another's address too, and Conflict where they are there already.
+    Raises TokenInvalid, for another's address too, AccountFull, and Conflict where they are there
+    already.
     """
     user = UserRepository(session).get(user_id)
     _become(session, user, _take_invitation(session, token, user.email, now_s), now_s)
 
 
 def join(session: Session, user_id: str, account_id: str, role: str, *, now_s: int) -> None:
-    """Give a person a place in an account. Raises Conflict where they have one."""
+    """Give a person a place in an account. Raises Conflict where they have one, or AccountFull."""
+    # more may be invited than there is room for: of two who come at once the second sees the first
+    accounts.lock(session, account_id)
     repository = UserRepository(session)
     if repository.member(account_id, user_id) is not None:
         raise Conflict("They belong to this account already.")
+    require_room(session, account_id)
     repository.add_member(
         MemberRow(account_id=account_id, user_id=user_id, role=role, created_at_s=now_s)
     )
+
+
+def require_room(session: Session, account_id: str) -> None:
+    """Raise AccountFull unless one more may belong to it."""
+    if UserRepository(session).member_count(account_id) >= MEMBERS_MAX:
+        raise AccountFull(MEMBERS_MAX)
 
 
 def _sign_up(session: Session, market: Market, wanted: SignUp, password_hash: str) -> None:

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from marketplace.cli import main
+from marketplace.users.models import UserRow
 from marketplace.users.operators import invite_operator
+from marketplace.users.signing_up import MEMBERS_MAX, join
 from tests.marketplace.users.people import Somebody, letters, somebody, token_in
 from tests.marketplace.world import World, error_of
 from tests.postgres import both_engines
@@ -17,6 +19,25 @@ async def invited(world, owner, email) -> str:
     (letter,) = letters(world)
     assert letter["to"] == email
     return token_in(letter)
+
+
+async def listed(owner) -> list[dict]:
+    return (await owner.ask("GET", "/v1/members")).json()["data"]
+
+
+def fill(world, account_id, count) -> None:
+    """People who belong to the account and never come."""
+    with world.market.database.transaction() as session:
+        for number in range(count):
+            user_id = f"{number:026}"
+            session.add(
+                UserRow(
+                    user_id=user_id, email=f"{number}@crowd.example", password_hash="",
+                    created_at_s=1, password_changed_at_s=1,
+                )
+            )  # fmt: skip
+            session.flush()
+            join(session, user_id, account_id, "member", now_s=1)
 
 
 class TestMembers:
@@ -57,6 +78,22 @@ class TestMembers:
         assert error_of(await thief.sign_up(token=token)) == (404, "token_invalid")
         bob = Somebody(world, "bob@example.com")
         assert (await bob.sign_up(token=token)).status_code == 202
+
+    async def test_no_more_join_than_an_account_may_have(self, world):
+        """Invitations may be more than there is room for: it is counted when they come."""
+        ann, bob = await somebody(world), await somebody(world, "bob@example.com")
+        tokens = [await invited(world, ann, email) for email in (bob.email, "eve@example.com")]
+        account_id = (await ann.ask("GET", "/v1/me")).json()["account_id"]
+        fill(world, account_id, MEMBERS_MAX - 2)
+        assert (await bob.ask("POST", "/v1/invitations", {"token": tokens[0]})).status_code == 204
+        refused = (409, "account_full")
+        eve = Somebody(world, "eve@example.com")
+        assert error_of(await eve.sign_up(token=tokens[1])) == refused
+        assert error_of(await ann.ask("POST", "/v1/members", {"email": "x@y.example"})) == refused
+        assert letters(world) == []
+        (bobs,) = [m for m in (await listed(ann)) if m["email"] == bob.email]
+        assert (await ann.ask("DELETE", f"/v1/members/{bobs['user_id']}")).status_code == 204
+        assert (await eve.sign_up(token=tokens[1])).status_code == 202
 
     async def test_a_wrong_invitation_does_not_tell_of_addresses(self, world):
         ann = await somebody(world)
