@@ -31,8 +31,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         self._reading = reading(self._engine)
-        on_sqlite = self._engine.dialect.name == "sqlite"
-        self._turn = threading.Lock() if on_sqlite else contextlib.nullcontext()
+        self._on_sqlite = self._engine.dialect.name == "sqlite"
+        self._turn = threading.Lock() if self._on_sqlite else contextlib.nullcontext()
         """SQLite has one writer: threads that wait here get their turn at once; those that wait at
         the database poll for it."""
 
@@ -41,9 +41,11 @@ class Database:
         upgrade(self._engine)
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, *, one_moment: bool = False) -> Iterator[Session]:
         """A session that writes; commits at the end, rolls back on any error.
 
+        `one_moment`: all that it reads is as at its first statement, for what compares sums. On
+        PostgreSQL it fails, and may be tried again, where others changed what it changes too.
         Raises DatabaseUnavailable, or Conflict where two requests made the same thing at once.
         """
         try:
@@ -53,6 +55,8 @@ class Database:
                 Session(self._engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
+                if one_moment and not self._on_sqlite:
+                    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
                 yield session
                 reach("commit.before")
             reach("commit.after")

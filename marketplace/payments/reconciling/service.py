@@ -54,7 +54,8 @@ def reconcile(market: Market) -> int:
             for transaction in rows[start : start + BATCH]:
                 _keep(session, transaction, now_s=market.clock.now_s())
     after = market.processor.balance_cents()
-    with market.database.transaction() as session:
+    # a movement between one query and the next would be a finding, and end the next start
+    with market.database.transaction(one_moment=True) as session:
         return _compare(
             session,
             started_at_s=started_at_s,
