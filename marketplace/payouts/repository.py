@@ -83,10 +83,12 @@ class PayoutRepository:
         return self._session.exec(query).one_or_none()
 
     def held_for(self, reason: str, limit: int) -> Sequence[PayoutRow]:
+        """The oldest first, locked; another worker's are passed over."""
         query = select(PayoutRow).where(
             PayoutRow.state == PayoutState.HELD, PayoutRow.reason == reason
         )
-        return self._session.exec(query.order_by(col(PayoutRow.created_at_s)).limit(limit)).all()
+        query = query.order_by(col(PayoutRow.created_at_s)).limit(limit)
+        return self._session.exec(query.with_for_update(skip_locked=True)).all()
 
     def accounts_due(self, due: Due, *, after: str, limit: int) -> Sequence[tuple[str, int]]:
         """Accounts for which a weekly payout may begin now, and their payable nanos; in order of
