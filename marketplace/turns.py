@@ -36,9 +36,9 @@ class TooManyAtOnce(MarketError):
 
     status_code, code = 429, "too_many_at_once"
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: int) -> None:
         super().__init__(
-            f"{WAITING_MAX} requests of this account wait for their turn.",
+            f"{waiting} requests of this account wait for their turn.",
             hint=f"Try again in {RETRY_AFTER_S} s, and send fewer at once.",
             details={"limit_source": "account_parallel"},
         )
@@ -54,7 +54,8 @@ class _Gate:
 class Turns:
     """First come, first served, each buyer for himself. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waiting_max: int = WAITING_MAX) -> None:
+        self._waiting_max = waiting_max
         self._gates: WeakValueDictionary[tuple[str, Turn], _Gate] = WeakValueDictionary()
         """Each lives as long as somebody is at it."""
 
@@ -62,8 +63,8 @@ class Turns:
     async def of(self, account_id: str, turn: Turn) -> AsyncIterator[None]:
         """Entered when it is this request's turn. Raises TooManyAtOnce."""
         gate = self._gates.setdefault((account_id, turn), _Gate())
-        if gate.present >= AT_ONCE_MAX + WAITING_MAX:
-            raise TooManyAtOnce
+        if gate.present >= AT_ONCE_MAX + self._waiting_max:
+            raise TooManyAtOnce(gate.present - AT_ONCE_MAX)
         gate.present += 1
         try:
             async with gate.places:

@@ -9,19 +9,16 @@ from sqlmodel import col
 
 import marketplace.models  # noqa: F401 - every table
 from ledger.database import Session, insert_missing, metadata
-from ledger.digested import broken_rows, covered, digested
+from ledger.digested import covered, digested
 from ledger.integrity import check
 from marketplace.accounts.models import BuyerRow
 from marketplace.keys.models import BudgetRow
 from marketplace.payouts.models import PayoutTermsRow
+from tests.ledger.world import broken_digests
 from tests.postgres import both_engines
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = metadata.tables["market_account"]
-
-
-def broken(session) -> list[str]:
-    return [detail for table in digested() for detail in broken_rows(session, table)]
 
 
 def account(name="ann", **more) -> BuyerRow:
@@ -46,7 +43,7 @@ def in_one_transaction(engine, *work) -> list[str]:
         for each in work:
             each(session)
     with Session(engine) as session:
-        return broken(session)
+        return broken_digests(session)
 
 
 def assign(session):
@@ -112,7 +109,7 @@ class TestWriting:
             row.schedule = "manual"
             slow.commit()
         with Session(committed) as session:
-            assert broken(session) == []
+            assert broken_digests(session) == []
             assert session.get(PayoutTermsRow, "ann").exit_at_s == 9
 
     def test_what_is_not_covered_may_keep_it(self, committed):
@@ -140,15 +137,15 @@ class TestWriting:
         with committed.begin() as connection:
             connection.execute(text(statement))
         with Session(committed) as session:
-            assert broken(session) == [f"market_account ann {said}"]
-            assert [found.detail for found in check(session)] == broken(session)
+            assert broken_digests(session) == [f"market_account ann {said}"]
+            assert [found.detail for found in check(session)] == broken_digests(session)
 
     def test_within_a_transaction_the_check_sees_what_was_written(self, committed):
         with Session(committed) as session, session.begin():
             session.execute(
                 update(BuyerRow).where(col(BuyerRow.account_id) == "ann").values(name="x")
             )
-            assert broken(session) == []
+            assert broken_digests(session) == []
 
 
 class TestTables:

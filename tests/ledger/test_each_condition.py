@@ -11,19 +11,16 @@ from sqlalchemy import text
 from ledger.book import Book
 from ledger.database import Session
 from ledger.invariants import check
-from ledger.settle_window import mark_closed, settle_ready
 from tests.ledger.world import (
     BUYER,
     NOW_S,
     SETTLE_BY_S,
-    accept,
     fund,
     id_of,
-    lease_of,
-    leased_hold,
     memory,
     only_sqlite,
-    receipt_of,
+    settled_and_open,
+    unguarded,
 )
 
 pytestmark = only_sqlite
@@ -104,17 +101,9 @@ BROKEN = (
 def guarded():
     """A settled, an open and a released hold, each guard of theirs taken away."""
     engine = memory()
-    with engine.connect() as connection:
-        connection.connection.dbapi_connection.execute("PRAGMA foreign_keys=OFF")
-        connection.connection.dbapi_connection.execute("PRAGMA ignore_check_constraints=ON")
+    unguarded(engine)
     with Session(engine) as session, session.begin():
-        settled, still_open = lease_of("a", "settled"), lease_of("b", "open")
-        leased_hold(session, "settled", [settled])
-        leased_hold(session, "open", [still_open])
-        accept(session, receipt_of(settled, 1, 100, final=True))
-        accept(session, receipt_of(still_open, 1, 100))
-        mark_closed(session, id_of("settled"))
-        settle_ready(session, now_s=NOW_S, limit=1)
+        settled_and_open(session)
         fund(session, 100, ref="released")
         book = Book(session)
         book.hold(id_of("released"), BUYER, 100, now_s=NOW_S, expires_at_s=SETTLE_BY_S)

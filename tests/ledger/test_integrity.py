@@ -22,6 +22,7 @@ from tests.ledger.world import (
     lease_of,
     leased_hold,
     receipt_of,
+    unguarded,
     without_triggers,
 )
 
@@ -44,9 +45,7 @@ def violations(session):
 @pytest.fixture
 def book(engine):
     """Settled, open, grown and released holds; no trigger, no CHECK, no foreign key."""
-    with engine.connect() as connection:
-        for pragma in ("foreign_keys=OFF", "ignore_check_constraints=ON"):
-            connection.connection.dbapi_connection.execute(f"PRAGMA {pragma}")
+    unguarded(engine)
     with Session(engine) as session, session.begin():
         settled, still_open = lease_of("a", "settled"), lease_of("b", "open")
         leased_hold(session, "settled", [settled])

@@ -4,8 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from ledger.invariants import check
-from ledger.settle_window import mark_closed, settle_ready
-from tests.ledger.world import NOW_S, accept, id_of, lease_of, leased_hold, only_sqlite, receipt_of
+from tests.ledger.world import only_sqlite, settled_and_open, unguarded
 
 TRIGGERS = (
     "tr_ledger_transfer_no_update",
@@ -24,17 +23,9 @@ def broken(engine):
     """A settled and an open hold, with every guard taken away."""
     from ledger.database import Session
 
-    with engine.connect() as connection:
-        connection.connection.dbapi_connection.execute("PRAGMA foreign_keys=OFF")
-        connection.connection.dbapi_connection.execute("PRAGMA ignore_check_constraints=ON")
+    unguarded(engine)
     with Session(engine) as session, session.begin():
-        settled, still_open = lease_of("a", "settled"), lease_of("b", "open")
-        leased_hold(session, "settled", [settled])
-        leased_hold(session, "open", [still_open])
-        accept(session, receipt_of(settled, 1, 100, final=True))
-        accept(session, receipt_of(still_open, 1, 100))
-        mark_closed(session, id_of("settled"))
-        settle_ready(session, now_s=NOW_S, limit=1)
+        settled_and_open(session)
         for trigger in TRIGGERS:
             session.execute(text(f"DROP TRIGGER {trigger}"))
         assert check(session) == []

@@ -15,7 +15,9 @@ from sqlalchemy import Engine, text
 from ledger.accounts import AccountCode, AccountRef
 from ledger.book import Book
 from ledger.database import Session, create_all, open_database
+from ledger.digested import broken_rows, digested
 from ledger.receipts import ReceiptOutcome, accept_receipts, open_lane
+from ledger.settle_window import mark_closed, settle_ready
 from ledger.triggers import drop_statements
 from protocol.envelope import seal
 from protocol.identity import KeyPair
@@ -39,6 +41,7 @@ __all__ = [
     "PROVIDER",
     "SETTLE_BY_S",
     "accept",
+    "broken_digests",
     "buyer",
     "database",
     "fund",
@@ -52,6 +55,8 @@ __all__ = [
     "receipt_record",
     "rolled_back",
     "scratch",
+    "settled_and_open",
+    "unguarded",
     "without_triggers",
 ]
 
@@ -112,6 +117,30 @@ def without_triggers(session: Session, *tables: str) -> None:
     for table in tables:
         for statement in drop_statements(table, dialect):
             session.execute(text(statement))
+
+
+def unguarded(engine: Engine) -> None:
+    """SQLite's constraints are off from now on, for the one connection of a database in memory."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        for pragma in ("foreign_keys=OFF", "ignore_check_constraints=ON"):
+            driver.execute(f"PRAGMA {pragma}")  # outside of a transaction, where it has an effect
+
+
+def broken_digests(session: Session) -> list[str]:
+    """Rows of any table that are not what their digest says."""
+    return [detail for table in digested() for detail in broken_rows(session, table)]
+
+
+def settled_and_open(session: Session) -> None:
+    """Two holds of those names, with a lease and a receipt for 100 nanos each."""
+    settled, still_open = lease_of("a", "settled"), lease_of("b", "open")
+    leased_hold(session, "settled", [settled])
+    leased_hold(session, "open", [still_open])
+    accept(session, receipt_of(settled, 1, 100, final=True))
+    accept(session, receipt_of(still_open, 1, 100))
+    mark_closed(session, id_of("settled"))
+    settle_ready(session, now_s=NOW_S, limit=1)
 
 
 def id_of(name: str) -> bytes:

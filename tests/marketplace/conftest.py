@@ -11,7 +11,7 @@ from ledger.database import open_database
 from marketplace.config import DATABASE_FILE
 from migrations.run import upgrade
 from tests import postgres
-from tests.marketplace.world import World
+from tests.marketplace.world import World, manifest, three_providers
 
 MEMORY = Path("/dev/shm")
 """Where files need no disk: the database syncs at every commit, which is most of a test's time."""
@@ -62,3 +62,15 @@ def database_url(engine_name, home):
 async def world(home, database_url):
     async with World(home, database_url=database_url) as running:
         yield running
+
+
+@pytest.fixture
+async def providers(world):
+    """Three with room for long answers, which cost cents as the least top-up does."""
+    model = manifest(context_tokens=10**6)
+    await world.register(model)
+    providers = three_providers()
+    for provider in providers:
+        provider.changes = {"kv_tokens": 10**6}
+    await world.publish(model, *providers)
+    return providers

@@ -8,7 +8,7 @@ from marketplace.leases.repository import SessionRepository
 from marketplace.leases.schemas import ReplacementRequest
 from marketplace.leases.signing import settle_by
 from tests.marketplace.test_instalments import begin, extend, leases_of, price, try_lease
-from tests.marketplace.world import error_of, manifest, three_providers
+from tests.marketplace.world import error_of
 from tests.postgres import both_engines
 
 pytestmark = both_engines
@@ -18,18 +18,6 @@ pytestmark = both_engines
 def asked(world):
     """An answer that costs a cent, the least top-up, and is paid for as it comes."""
     return {"max_tokens": 10**7 // price(world, 0, 1), "funded_tokens": 50}
-
-
-@pytest.fixture
-async def providers(world):
-    """With room for long answers."""
-    model = manifest(context_tokens=10**6)
-    await world.register(model)
-    providers = three_providers()
-    for provider in providers:
-        provider.changes = {"kv_tokens": 10**6}
-    await world.publish(model, *providers)
-    return providers
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 import base64
 
-import pytest
-
 from marketplace.pricing import WorkPlan, price_of
 from protocol.envelope import open_envelope
 from protocol.lease import Lease
 from protocol.tensor import WireDtype
-from tests.marketplace.world import RATES, error_of, manifest, three_providers
+from tests.marketplace.world import RATES, error_of, three_providers
 
 FEE = 500
 
@@ -16,18 +14,6 @@ FEE = 500
 def price(world, prompt, output):
     plan = WorkPlan(12, 64, prompt, output, WireDtype.BF16)
     return price_of([(p.span, RATES) for p in three_providers()], plan, FEE)
-
-
-@pytest.fixture
-async def providers(world):
-    """With room for answers that cost cents, as the least top-up does."""
-    model = manifest(context_tokens=10**6)
-    await world.register(model)
-    providers = three_providers()
-    for provider in providers:
-        provider.changes = {"kv_tokens": 10**6}
-    await world.publish(model, *providers)
-    return providers
 
 
 async def begin(world, buyer, **asked):

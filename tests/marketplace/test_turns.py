@@ -34,9 +34,8 @@ async def test_few_of_one_buyer_at_once_and_others_beside_them():
     assert order.count("ann") == 51
 
 
-async def test_a_line_has_an_end_and_who_leaves_it_frees_a_place(monkeypatch):
-    monkeypatch.setattr(turns, "WAITING_MAX", 2)
-    gates, order, gone = Turns(), [], asyncio.Event()
+async def test_a_line_has_an_end_and_who_leaves_it_frees_a_place():
+    gates, order, gone = Turns(waiting_max=2), [], asyncio.Event()
     tasks = [
         asyncio.create_task(at(gates, "ann", order, gone)) for _ in range(turns.AT_ONCE_MAX + 2)
     ]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from ledger.digested import broken_rows, digested
 from marketplace.app import create_app
 from marketplace.config import MarketConfig
 from protocol.envelope import open_envelope, seal
@@ -21,6 +20,7 @@ from protocol.offer import Offer
 from protocol.receipt import CosignedReceipt, Receipt, cosign
 from protocol.request import sign_request
 from protocol.route import Span
+from tests.ledger.world import broken_digests
 
 DOLLAR = 1_000_000_000
 RATES = Rates(2_000_000, 6_000_000, 1_000)
@@ -172,7 +172,7 @@ class World:
     async def __aexit__(self, *error):
         with self.market.database.reading() as session:
             # whatever a test did through the marketplace has left every row with its digest
-            assert contradicting(session) == []
+            assert broken_digests(session) == []
         await self.http.aclose()
         await self._lifespan.__aexit__(*error)
 
@@ -276,11 +276,6 @@ class World:
         answer = await self.http.get(path, headers=buyer.headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
-
-
-def contradicting(session) -> list[str]:
-    """Rows of any table that are not what their digest says."""
-    return [detail for table in digested() for detail in broken_rows(session, table)]
 
 
 def three_providers() -> list[Provider]:

@@ -4,37 +4,24 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from ledger.database import Session, open_database
-from ledger.digested import broken_rows, digested
+from ledger.database import Session
 from marketplace.accounts.models import BuyerRow
 from marketplace.payouts.models import RecipientRow
 from migrations.run import downgrade, upgrade
-from tests import postgres
+from tests.ledger.world import broken_digests
 from tests.postgres import both_engines
 
 BEFORE = "0012_row_digests"
 
 
 @pytest.fixture
-def market(engine_name, tmp_path):
+def market(newest):
     """A database of the newest version with one recipient."""
-    on_sqlite = engine_name == "sqlite"
-    url = f"sqlite:///{tmp_path / 'market.db'}" if on_sqlite else postgres.fresh("market", upgrade)
-    engine = open_database(url)
-    upgrade(engine)
-    with Session(engine) as session, session.begin():
+    with Session(newest) as session, session.begin():
         session.add(BuyerRow(account_id="a", name="x", created_at_s=1))
         session.flush()
         session.add(RecipientRow(account_id="a", recipient="acct_1", country="DE", created_at_s=2))
-    yield engine
-    engine.dispose()
-    if not on_sqlite:
-        postgres.drop(url)
-
-
-def broken(engine):
-    with Session(engine) as session:
-        return [detail for table in digested() for detail in broken_rows(session, table)]
+    return newest
 
 
 @both_engines
@@ -44,7 +31,8 @@ def test_down_and_up_again_it_is_of_the_country_it_was_made_in(market):
         names = connection.execute(text("SELECT * FROM market_recipient")).keys()
     assert "country" not in names
     upgrade(market)
-    assert broken(market) == []
+    with Session(market) as session:
+        assert broken_digests(session) == []
     with Session(market) as session:
         row = session.get(RecipientRow, "a")
         assert (row.recipient, row.country) == ("acct_1", "US")

@@ -4,29 +4,23 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from ledger.database import Session, open_database
-from ledger.digested import broken_rows, digested
+from ledger.database import Session
 from ledger.log import publish_checkpoint
 from marketplace.accounts.models import BuyerRow
 from marketplace.keys.models import BudgetRow, KeyHoldRow, KeyRow
 from marketplace.standing.models import FingerprintRow, FreezeRow
 from marketplace.users.models import UserRow
 from migrations.run import downgrade, upgrade
-from tests import postgres
-from tests.ledger.world import MARKET, NOW_S, ORIGIN
+from tests.ledger.world import MARKET, NOW_S, ORIGIN, broken_digests
 from tests.postgres import both_engines
 
 BEFORE = "0011_operations"
 
 
 @pytest.fixture
-def market(engine_name, tmp_path):
+def market(newest):
     """A database of the newest version with rows of every kind of column and key."""
-    on_sqlite = engine_name == "sqlite"
-    url = f"sqlite:///{tmp_path / 'market.db'}" if on_sqlite else postgres.fresh("market", upgrade)
-    engine = open_database(url)
-    upgrade(engine)
-    with Session(engine) as session, session.begin():
+    with Session(newest) as session, session.begin():
         session.add_all(
             BuyerRow(account_id=f"{number:04}", name="x", created_at_s=number)
             for number in range(1_203)
@@ -55,25 +49,19 @@ def market(engine_name, tmp_path):
             ]
         )  # fmt: skip
         publish_checkpoint(session, MARKET, ORIGIN, NOW_S)
-    yield engine
-    engine.dispose()
-    if not on_sqlite:
-        postgres.drop(url)
-
-
-def broken(engine):
-    with Session(engine) as session:
-        return [detail for table in digested() for detail in broken_rows(session, table)]
+    return newest
 
 
 @both_engines
 def test_down_and_up_again_every_row_has_its_digest(market):
-    assert broken(market) == []
+    with Session(market) as session:
+        assert broken_digests(session) == []
     downgrade(market, BEFORE)
     with market.begin() as connection:
         connection.execute(text("UPDATE market_account SET name = 'y' WHERE account_id < '0100'"))
     upgrade(market)
-    assert broken(market) == []
+    with Session(market) as session:
+        assert broken_digests(session) == []
 
 
 @both_engines

@@ -4,8 +4,10 @@ import secrets
 
 import pytest
 
+from ledger import disputes
 from ledger.accounts import AccountCode, AccountRef
 from ledger.book import Book
+from ledger.errors import DisputeRuled, LedgerError
 from ledger.leaf import ParkLeaf, decode_leaf
 from ledger.log import Log
 from ledger.rulings import Decision
@@ -71,6 +73,42 @@ async def test_in_its_last_second_one_may_be_heard_and_no_ruling_comes(pool):
     with pytest.raises(RulingTooEarly):
         rule(pool, dispute, loser=1)
     assert (await state(pool, dispute, pool.owner)).status_code == 201
+
+
+async def test_a_ruling_divides_what_is_parked_and_is_not_given_twice(pool):
+    lease, other = (await settled(pool, lies=False)).leases[1:3]
+    dispute_id, parked = claim(pool, lease)
+
+    def say(*decisions, reason="heard"):
+        with pool.market.database.transaction() as session:
+            return disputes.rule(
+                session, dispute_id, decisions, reason=reason, by="x", now_s=pool.clock.now
+            )
+
+    whole = Decision(lease.lease_id, parked - 1, 1)
+    for decisions in (
+        [Decision(lease.lease_id, parked + 1, -1)],
+        [Decision(lease.lease_id, -1, parked + 1)],
+        [Decision(lease.lease_id, parked, 1)],
+        [Decision(lease.lease_id, parked - 1, 0)],
+        [Decision(other.lease_id, parked, 0)],
+        [whole, Decision(other.lease_id, 0, 0)],
+        [whole, whole],
+        [],
+    ):
+        with pytest.raises(LedgerError, match=r"decides on each lease|do not divide"):
+            say(*decisions)
+    assert len(say(whole)) == 1
+    assert len(say(whole)) == 0
+    for decisions in (
+        [Decision(lease.lease_id, parked, 0)],
+        [Decision(other.lease_id, parked - 1, 1)],
+        [whole, Decision(other.lease_id, 0, 0)],
+        [whole, whole],
+        [],
+    ):
+        with pytest.raises(DisputeRuled):
+            say(*decisions)
 
 
 async def test_what_was_ruled_is_no_open_claim(pool):

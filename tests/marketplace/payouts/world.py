@@ -15,8 +15,9 @@ from marketplace.payouts import books, recipients, service
 from marketplace.payouts.repository import PayoutRepository
 from marketplace.payouts.schedule import Schedule
 from protocol.identity import KeyPair
+from tests.ledger.world import broken_digests
 from tests.marketplace.payouts.processor import COUNTRY, BookedProcessor
-from tests.marketplace.world import HandClock, contradicting
+from tests.marketplace.world import HandClock
 
 DAY_S = 86_400
 
@@ -137,7 +138,7 @@ class PayoutWorld:
 
     def violations(self):
         with self.reading() as session:
-            return books.check(session) + check_book(session) + contradicting(session)
+            return books.check(session) + check_book(session) + broken_digests(session)
 
     def close(self):
         self.market.database.close()
