@@ -5,7 +5,8 @@
                                   └─ ask ─────┴─────────►  beside the answer, so that it never waits
 
 Where the balance does not cover a further instalment a smaller one is tried; where it covers none,
-the answer ends with the last row that is paid for.
+the answer ends with the last row that is paid for. A marketplace that is away is asked for a while:
+it may just be starting anew, and the same again holds nothing more.
 """
 
 import asyncio
@@ -24,7 +25,13 @@ EXTEND_TIMEOUT_S = 10.0
 """From the leases leaving until every hop has confirmed them: a round trip, on a bad link."""
 TRIES_MAX = 4
 """Of one instalment, each after a repair that overtook the one before."""
-_CONFLICT = 409
+OUTAGE_MAX_S = 30.0
+"""A marketplace that is started again answers within half of it; an answer in mid sentence is worth
+the wait, and most of it passes while rows that are paid for are sent."""
+ASK_AGAIN_S = 0.25
+ASK_AGAIN_MAX_S = 2.0
+"""Between two tries, doubling: an outage ends for all answers at once."""
+_CONFLICT, _TOO_MANY, _SERVER_ERROR = 409, 429, 500
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +58,11 @@ class Instalments:
         session: Callable[[], RouteSession],
         lock: asyncio.Lock,
         mend: Callable[[], Awaitable[None]],
+        *,
+        outage_max_s: float = OUTAGE_MAX_S,
     ) -> None:
         """`mend`: replace hops that are lost, if some are, so that the rest can be told."""
+        self._outage_max_s = outage_max_s
         self._router = router
         self._request = request
         self._session = session
@@ -141,16 +151,30 @@ class Instalments:
             funded = min(funded, self._request.max_tokens)
             drafted = (plan.spare_rows or 0) + self._share(plan, tokens)
             try:
-                granted = await self._router.extend(
-                    plan, self._request, funded_tokens=funded, drafted_tokens=drafted
-                )
+                granted = await self._ask(plan, funded_tokens=funded, drafted_tokens=drafted)
             except MarketRefused as error:
-                if error.status != _CONFLICT or session.plan.epoch == plan.epoch:
+                if error.status != _CONFLICT or self._session().plan.epoch == plan.epoch:
                     raise
                 continue
             if await self._tell(granted):
                 return
         raise SessionError("The route changes too often to pay for it.", code=ErrorCode.UNPAID)
+
+    async def _ask(self, plan: RoutePlan, *, funded_tokens: int, drafted_tokens: int) -> RoutePlan:
+        """What the marketplace grants, once it answers."""
+        now_s, delay_s = asyncio.get_running_loop().time, ASK_AGAIN_S
+        until_s = now_s() + self._outage_max_s
+        while True:
+            try:
+                return await self._router.extend(
+                    plan, self._request, funded_tokens=funded_tokens, drafted_tokens=drafted_tokens
+                )
+            except (MarketRefused, MarketUnreachable) as error:
+                if not _passes(error) or now_s() + delay_s > until_s:
+                    raise
+                logger.info("the marketplace is asked again for an instalment: %s", error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, ASK_AGAIN_MAX_S)
 
     def _share(self, plan: RoutePlan, tokens: int) -> int:
         """Rows in vain that come with an instalment: as many for a token as at the beginning."""
@@ -173,6 +197,13 @@ class Instalments:
             raise SessionError(
                 "Not every hop has confirmed its extended lease.", code=ErrorCode.UNPAID
             ) from None
+
+
+def _passes(error: MarketRefused | MarketUnreachable) -> bool:
+    """Whether it says nothing of the buyer's money: the marketplace is away, or overloaded."""
+    if isinstance(error, MarketUnreachable):
+        return True
+    return error.status == _TOO_MANY or error.status >= _SERVER_ERROR
 
 
 def _unfunded(error: BaseException) -> BaseException:

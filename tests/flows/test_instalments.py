@@ -1,7 +1,9 @@
 """Real processes: an answer without max_tokens is paid for as it comes, and is the same answer."""
 
 import asyncio
+import os
 import secrets
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -120,6 +122,36 @@ async def test_an_answer_ends_where_the_money_does(live, expected):
     assert 0 <= balance["posted_nanos"] == TOPUP_MIN_NANOS - session["charged_nanos"]
     # of the rest most was held for drafts that turned out right, or were not made
     assert balance["posted_nanos"] < TOPUP_MIN_NANOS // 2
+
+
+async def test_a_marketplace_that_is_started_again_costs_an_answer_nothing(live, expected):
+    """Killed when the first instalment is hardly used, and away until long after it is used up."""
+    port = live.pool.market_url.rpartition(":")[2]
+    async with client_of(live) as client:
+        stream = await client.chat.completions.create(
+            model=live.pool.model, messages=[{"role": "user", "content": LONG_ANSWER}],
+            temperature=0, stream=True,
+        )  # fmt: skip
+        text, restarting = "", None
+        async for chunk in stream:
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            restarting = restarting or asyncio.create_task(restart_market(live, port))
+    await restarting
+    assert text == expected
+
+
+async def restart_market(live, port) -> None:
+    (pid,) = (
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if {b"--port", port.encode()} <= set(path.read_bytes().split(b"\0"))
+    )
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.sleep(3)
+    await live.children.start(
+        "market", "piecework-market", "--home", str(live.directory / "market"),
+        "--port", port, "--settlement-window-s", "1",
+    )  # fmt: skip
 
 
 async def test_answers_at_once_share_what_there_is(live, whole, expected):

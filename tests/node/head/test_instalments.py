@@ -16,6 +16,7 @@ from tests.marketplace.world import manifest
 
 PEER = KeyPair(bytes(32)).peer_id
 PROMPT, FIRST = 10, 16
+AWAY = MarketRefused(503, "database_unavailable", "The database does not answer.")
 CONFLICT = MarketRefused(409, "conflict", "The route was repaired meanwhile.")
 
 
@@ -87,12 +88,13 @@ class Session:
 class Answer:
     """Instalments over one session, whose lost hops are mended when it is asked to."""
 
-    def __init__(self, market, request=None):
+    def __init__(self, market, request=None, outage_max_s=0):
         self.session = Session(first_plan())
         self.mended = 0
         self.instalments = Instalments(
-            market, request or request_of(), lambda: self.session, asyncio.Lock(), self.mend
-        )
+            market, request or request_of(), lambda: self.session, asyncio.Lock(), self.mend,
+            outage_max_s=outage_max_s,
+        )  # fmt: skip
 
     async def mend(self):
         if self.session.lost:
@@ -203,11 +205,12 @@ async def test_a_hop_that_is_lost_is_replaced_by_who_waits_for_rows():
     [
         (CONFLICT, "conflict"),
         (MarketUnreachable("no answer"), "marketplace_unreachable"),
+        (AWAY, "database_unavailable"),
         (PaymentRequired(402, "key_limit", "no more"), "key_limit"),
         (PaymentRequired(402, "funds_in_flight", "held"), "funds_in_flight"),
         (SessionError("no hop"), "payment_unconfirmed"),
     ],
-    ids=["409", "gone", "key", "held", "hops"],
+    ids=["409", "gone", "away", "key", "held", "hops"],
 )
 async def test_what_else_goes_wrong_ends_the_answer_cleanly(error, reason):
     answer = Answer(market := Market())
@@ -219,6 +222,42 @@ async def test_what_else_goes_wrong_ends_the_answer_cleanly(error, reason):
     with pytest.raises(AnswerUnfunded) as caught:
         await answer.wait_for(PROMPT + FIRST + 1)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MarketUnreachable("no answer"), AWAY, MarketRefused(429, "too_many_at_once", "wait")],
+    ids=["gone", "away", "busy"],
+)
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_an_outage_of_the_marketplace_is_waited_for(error, ahead):
+    answer = Answer(market := Market(), outage_max_s=60)
+    if ahead:
+        answer.instalments.look_ahead(PROMPT + FIRST)
+
+    def fail():
+        raise error
+
+    market.before += [fail] * 2
+    await answer.wait_for(PROMPT + FIRST + 1)
+    assert market.asked == [2 * FIRST] * 3
+    assert answer.session.told == [PROMPT + 2 * FIRST]
+
+
+async def test_a_repair_during_an_outage():
+    answer = Answer(market := Market(), outage_max_s=60)
+
+    def fail():
+        answer.session.repair()
+        raise AWAY
+
+    def conflict():
+        raise CONFLICT
+
+    market.before += [fail, conflict]
+    await answer.wait_for(PROMPT + FIRST + 1)
+    assert market.asked == [2 * FIRST] * 3
+    assert answer.session.told == [PROMPT + 2 * FIRST]
 
 
 async def test_who_leaves_leaves_nothing_behind():
