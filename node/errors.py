@@ -57,6 +57,9 @@ class PromptInvalid(NodeError):
     """The messages cannot be made into a prompt for this model."""
 
 
+_TOO_MANY, _SERVER_ERROR = 429, 500
+
+
 class MarketRefused(NodeError):
     """The marketplace answered with an error of its own."""
 
@@ -64,6 +67,11 @@ class MarketRefused(NodeError):
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it says nothing of what was asked: too much to do, or its database is away."""
+        return self.status == _TOO_MANY or self.status >= _SERVER_ERROR
 
 
 class KeyRefused(MarketRefused):

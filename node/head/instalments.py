@@ -31,7 +31,7 @@ the wait, and most of it passes while rows that are paid for are sent."""
 ASK_AGAIN_S = 0.25
 ASK_AGAIN_MAX_S = 2.0
 """Between two tries, doubling: an outage ends for all answers at once."""
-_CONFLICT, _TOO_MANY, _SERVER_ERROR = 409, 429, 500
+_CONFLICT = 409
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,8 @@ class Instalments:
                     plan, self._request, funded_tokens=funded_tokens, drafted_tokens=drafted_tokens
                 )
             except (MarketRefused, MarketUnreachable) as error:
-                if not _passes(error) or now_s() + delay_s > until_s:
+                may_pass = isinstance(error, MarketUnreachable) or error.may_pass
+                if not may_pass or now_s() + delay_s > until_s:
                     raise
                 logger.info("the marketplace is asked again for an instalment: %s", error)
             await asyncio.sleep(delay_s)
@@ -197,13 +198,6 @@ class Instalments:
             raise SessionError(
                 "Not every hop has confirmed its extended lease.", code=ErrorCode.UNPAID
             ) from None
-
-
-def _passes(error: MarketRefused | MarketUnreachable) -> bool:
-    """Whether it says nothing of the buyer's money: the marketplace is away, or overloaded."""
-    if isinstance(error, MarketUnreachable):
-        return True
-    return error.status == _TOO_MANY or error.status >= _SERVER_ERROR
 
 
 def _unfunded(error: BaseException) -> BaseException:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from node.errors import MarketUnreachable
 from node.head.absent import AbsentPeers
 from node.head.drafting.flight import Funding
 from node.head.instalments import Instalments
@@ -260,9 +261,17 @@ class LiveSession:
             self._retiring.append(asyncio.create_task(_retire(self._session)))
 
     async def _find(self, lost: frozenset[int]) -> RoutePlan:
+        """Raises NoRoute. A marketplace that is away is asked until the repair's time is over: the
+        very same again, for it may have granted what it could not answer."""
         request = dataclasses.replace(self._request, deny=self._denied)
-        rows = self._session.rows_arrived
-        return await self._router.replace(self._session.plan, lost, request, rows=rows)
+        plan, rows, wait_s = self._session.plan, self._session.rows_arrived, NO_ROUTE_WAIT_S
+        while True:
+            try:
+                return await self._router.replace(plan, lost, request, rows=rows)
+            except MarketUnreachable as error:
+                logger.warning("a repair waits for the marketplace: %s", error)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, NO_ROUTE_WAIT_MAX_S)
 
     def _from_standbys(self, lost: frozenset[int]) -> RoutePlan | None:
         """The plan with every lost hop's standby in its place, where nobody has to be asked."""

@@ -35,8 +35,9 @@ EXTENSION_WAIT_S = 5.0
 """An answer that runs waits so long for money in flight; then it ends where it is."""
 QUOTES_MAX = 5
 """Where a thousand requests come at once, one may wait longer than its quote lives."""
-CLOSE_ATTEMPTS = 3
-"""Telling the marketplace that a session is over only frees the buyer's hold sooner."""
+CLOSE_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
+"""Between attempts to tell the marketplace that a session is over, which is started again within
+that time. It only frees the buyer's hold sooner: some ten minutes, which he may be waiting for."""
 REPLACE_ATTEMPTS = 2
 """A lost answer must not cost a repair: the same request again gives the same leases."""
 
@@ -232,12 +233,14 @@ class MarketRouter(Router):
         return Availability(available=False)
 
     async def session_over(self, session_id: bytes, api_key: str) -> None:
-        for attempt in range(CLOSE_ATTEMPTS):
+        for again_s in (*CLOSE_AGAIN_S, None):
             try:
                 await self._client.session_over(session_id.hex(), api_key)
             except PieceworkError as error:
                 logger.warning("could not close session %s: %s", session_id.hex()[:8], error)
-                await asyncio.sleep(2**attempt)
+                if again_s is None or (isinstance(error, MarketRefused) and not error.may_pass):
+                    return
+                await asyncio.sleep(again_s)
             else:
                 self._funds.freed(api_key)
                 return

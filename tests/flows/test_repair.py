@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from node.errors import MarketUnreachable
 from node.head.generate import generate
 from node.head.live_session import LiveSession
 from node.router.base import RouteRequest
@@ -243,6 +244,25 @@ async def test_a_wholly_new_route_when_nobody_fits_in_place(tmp_path):
         assert await story.tell(happens=once(9, change_house)) == expected
         assert len(story.session.plan.route.hops) == 2
         assert len({hop for trace in story.session.traces for hop in trace.plan.route.hops}) == 5
+
+
+async def test_a_repair_waits_for_the_marketplace(tmp_path):
+    expected = await reference(tmp_path)
+    async with make_ring(tmp_path, HOPS) as ring:
+        story = Story(ring)
+
+        class Away(RingRouter):
+            async def replace(self, plan, lost, request, *, rows, epoch=None):
+                if len(self.asked) < 2:
+                    self.asked.append((sorted(lost), rows))
+                    raise MarketUnreachable("It is starting anew.")
+                return await super().replace(plan, lost, request, rows=rows)
+
+        spares, story.router = story.router.spares, Away(ring)
+        story.router.spares = spares
+        assert await story.tell(happens=once(7, lambda story: story.kill(1))) == expected
+        assert story.router.asked == [([1], len(PROMPT) + 6)] * 3
+        assert story.session.repairs == 1
 
 
 async def test_the_same_tokens_are_drawn_again(tmp_path):

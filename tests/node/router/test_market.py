@@ -187,6 +187,15 @@ class TestReplace:
         with pytest.raises(NoRoute):
             await router.replace(plan, ALL, without(request_, pool[1]), rows=120)
 
+    async def test_its_end_is_told_until_it_is_heard(self, world, router, way, plan, request_):
+        way.lose = 1
+        await router.session_over(plan.session_id, request_.api_key)
+        assert await router.charged(plan.session_id, request_.api_key) == (0, False)
+        told = [path for path in way.requests if path.endswith("/close")]
+        assert len(told) == 2
+        await router.session_over(bytes(16), request_.api_key)
+        assert len([path for path in way.requests if path.endswith("/close")]) == 3, "no session"
+
     async def test_what_the_marketplace_refuses(self, world, router, client, plan, pool, request_):
         pool[3].rates = Rates(10**12, 10**12, 0)
         await world.publish(manifest(), pool[3])
