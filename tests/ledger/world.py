@@ -129,7 +129,13 @@ def unguarded(engine: Engine) -> None:
 
 def broken_digests(session: Session) -> list[str]:
     """Rows of any table that are not what their digest says."""
-    return [detail for table in digested() for detail in broken_rows(session, table)]
+    # most of them have no row: one question for all is asked behind every test
+    some = " UNION ALL ".join(
+        f"SELECT '{table.name}' WHERE EXISTS (SELECT 1 FROM {table.name})" for table in digested()
+    )
+    names = set(session.execute(text(some)).scalars())
+    found = (broken_rows(session, table) for table in digested() if table.name in names)
+    return [detail for details in found for detail in details]
 
 
 def settled_and_open(session: Session) -> None:
