@@ -85,6 +85,9 @@ class PaymentRequired(MarketRefused):
 class MarketUnreachable(NodeError):
     """The marketplace gave no answer, or none that can be used."""
 
+    may_pass = True
+    """As MarketRefused's."""
+
 
 class ConfigInvalid(NodeError):
     """A setting or a file of this node cannot be used."""

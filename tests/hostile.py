@@ -112,8 +112,10 @@ def resident_bytes() -> int:
     with contextlib.suppress(OSError, AttributeError):  # elsewhere than with glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB$", status.read_text() if status.exists() else "", re.M)
-    return int(found[1]) * 1024 if found else 0
+    said = dict(
+        re.findall(r"^(\w+):\s+(\d+) kB$", status.read_text() if status.exists() else "", re.M)
+    )
+    return int(said.get("RssAnon", said.get("VmRSS", 0))) * 1024
 
 
 def descriptor_count() -> int:

@@ -170,8 +170,7 @@ class Instalments:
                     plan, self._request, funded_tokens=funded_tokens, drafted_tokens=drafted_tokens
                 )
             except (MarketRefused, MarketUnreachable) as error:
-                may_pass = isinstance(error, MarketUnreachable) or error.may_pass
-                if not may_pass or now_s() + delay_s > until_s:
+                if not error.may_pass or now_s() + delay_s > until_s:
                     raise
                 logger.info("the marketplace is asked again for an instalment: %s", error)
             await asyncio.sleep(delay_s)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from node.errors import MarketUnreachable
+from node.errors import MarketRefused, MarketUnreachable
 from node.head.absent import AbsentPeers
 from node.head.drafting.flight import Funding
 from node.head.instalments import Instalments
@@ -268,7 +268,9 @@ class LiveSession:
         while True:
             try:
                 return await self._router.replace(plan, lost, request, rows=rows)
-            except MarketUnreachable as error:
+            except (MarketRefused, MarketUnreachable) as error:
+                if not error.may_pass:
+                    raise
                 logger.warning("a repair waits for the marketplace: %s", error)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, NO_ROUTE_WAIT_MAX_S)

@@ -38,6 +38,9 @@ QUOTES_MAX = 5
 CLOSE_AGAIN_S = (1.0, 2.0, 4.0, 8.0)
 """Between attempts to tell the marketplace that a session is over, which is started again within
 that time. It only frees the buyer's hold sooner: some ten minutes, which he may be waiting for."""
+NO_CAPACITY = "no_capacity"
+"""The marketplace's code where nobody serves a span; other refusals of status 503 say nothing of
+routes, and may come behind a commit."""
 REPLACE_ATTEMPTS = 2
 """A lost answer must not cost a repair: the same request again gives the same leases."""
 
@@ -121,7 +124,7 @@ class MarketRouter(Router):
         try:
             answer = await self._ask_replacements(plan.session_id, body, request.api_key)
         except MarketRefused as error:
-            if error.status == 503:
+            if error.code == NO_CAPACITY:
                 raise NoRoute(request.manifest.name, error.message) from error
             raise
         return self._go_on(plan, lost, request, answer)

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from node.errors import MarketUnreachable
+from node.errors import MarketRefused, MarketUnreachable
 from node.head.generate import generate
 from node.head.live_session import LiveSession
 from node.router.base import RouteRequest
@@ -246,7 +246,12 @@ async def test_a_wholly_new_route_when_nobody_fits_in_place(tmp_path):
         assert len({hop for trace in story.session.traces for hop in trace.plan.route.hops}) == 5
 
 
-async def test_a_repair_waits_for_the_marketplace(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [MarketUnreachable("It is starting anew."), MarketRefused(503, "database_unavailable", "away")],
+    ids=["gone", "away"],
+)
+async def test_a_repair_waits_for_the_marketplace(tmp_path, error):
     expected = await reference(tmp_path)
     async with make_ring(tmp_path, HOPS) as ring:
         story = Story(ring)
@@ -255,7 +260,7 @@ async def test_a_repair_waits_for_the_marketplace(tmp_path):
             async def replace(self, plan, lost, request, *, rows, epoch=None):
                 if len(self.asked) < 2:
                     self.asked.append((sorted(lost), rows))
-                    raise MarketUnreachable("It is starting anew.")
+                    raise error
                 return await super().replace(plan, lost, request, rows=rows)
 
         spares, story.router = story.router.spares, Away(ring)

@@ -6,6 +6,7 @@ import dataclasses
 import httpx
 import pytest
 
+from marketplace.errors import DatabaseUnavailable
 from node.errors import MarketRefused, MarketUnreachable, PaymentRequired
 from node.market_client import MarketClient
 from node.router.base import RouteRequest
@@ -28,11 +29,15 @@ class Lossy(httpx.AsyncBaseTransport):
     def __init__(self, app) -> None:
         self._inner = httpx.ASGITransport(app=app)
         self.lose = 0
+        self.instead: list[httpx.Response] = []
+        """Given in the place of its next answers, which it has given."""
         self.requests: list[str] = []
 
     async def handle_async_request(self, request):
         self.requests.append(request.url.path)
         answer = await self._inner.handle_async_request(request)
+        if self.instead:
+            return self.instead.pop(0)
         if self.lose:
             self.lose -= 1
             raise httpx.ReadTimeout("lost")
@@ -186,6 +191,19 @@ class TestReplace:
             await router.replace(plan, frozenset({1}), without(request_, pool[1]), rows=120)
         with pytest.raises(NoRoute):
             await router.replace(plan, ALL, without(request_, pool[1]), rows=120)
+
+    async def test_a_database_that_is_away_says_nothing_of_routes(
+        self, world, router, way, plan, pool, request_
+    ):
+        """It may come behind a commit: the very same is asked again, and not another route."""
+        await world.publish(manifest(), pool[3])
+        request = without(request_, pool[1])
+        way.instead = [httpx.Response(503, json=DatabaseUnavailable().body())]
+        with pytest.raises(MarketRefused) as caught:
+            await router.replace(plan, frozenset({1}), request, rows=120)
+        assert (caught.value.code, caught.value.may_pass) == ("database_unavailable", True)
+        patched = await router.replace(plan, frozenset({1}), request, rows=120)
+        assert peers(patched)[1] == pool[3].peer
 
     async def test_its_end_is_told_until_it_is_heard(self, world, router, way, plan, request_):
         way.lose = 1
